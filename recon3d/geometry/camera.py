@@ -6,7 +6,7 @@ from recon3d.types import Camera
 
 
 def transform(points: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """``R @ x + t`` for (..., 3) points and one pose, or a batch (N, P, 3) and (N, 3, 3), (N, 3)."""
+    """``R @ x + t`` for (P, 3) points and one pose, or batches (N, P, 3), (N, 3, 3), (N, 3)."""
     return np.einsum("...ij,...pj->...pi", R, points) + np.expand_dims(t, -2)
 
 
