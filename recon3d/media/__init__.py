@@ -1,0 +1,15 @@
+"""Frames in and pictures out: files, folders, globs, cameras and streams."""
+
+from recon3d.media.inputs import MediaInput, open_inputs
+from recon3d.media.pictures import read_picture, write_png
+from recon3d.media.reading import iterate_frames
+from recon3d.media.writing import VideoWriter
+
+__all__ = [
+    "MediaInput",
+    "VideoWriter",
+    "iterate_frames",
+    "open_inputs",
+    "read_picture",
+    "write_png",
+]
