@@ -1,0 +1,25 @@
+"""`recon3d demo`: the main job on the bundled clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def demo(
+    out: Path = typer.Option(Path("out/demo"), "--out", "-o", help="Folder for the results."),
+    resume: bool = typer.Option(False, "--resume", help="Go on from an earlier, unfinished run."),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
+) -> None:
+    """Reconstruct the bundled CCTV-like clip, offline, and say where to look next."""
+    from recon3d.assets import asset_path
+    from recon3d.cli.run import execute
+    from recon3d.settings import load_settings
+
+    clip = asset_path("demo", "astronaut_cctv.mp4")
+    execute([str(clip)], out, load_settings("cctv"), resume=resume, as_json=as_json)
+    if not as_json:
+        typer.echo(f"Before: {clip}")
+        typer.echo(f"After:  {out / 'track_000' / 'frontal.png'}, {out / 'track_000' / 'mesh.glb'}")
+        typer.echo(f"Your own: recon3d run CLIP.mp4 --out {out.parent / 'mine'}")

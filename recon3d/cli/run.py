@@ -1,0 +1,141 @@
+"""`recon3d run`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def run(
+    inputs: list[str] = typer.Argument(
+        ..., metavar="INPUT...", help="Videos, pictures, folders or globs; each is one camera."
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder for the results."),
+    config: str = typer.Option(
+        None, help="A YAML file, or a shipped one: default, cctv, fast, studio."
+    ),
+    assignments: list[str] = typer.Option(
+        None, "--set", metavar="KEY=VALUE", help="One setting, such as tracking.max_views=32."
+    ),
+    model: str = typer.Option(None, help="Face model: a name or a path."),
+    device: str = typer.Option(None, help="auto, cpu or cuda."),
+    refine: bool = typer.Option(None, "--refine/--no-refine", help="Use the refiner."),
+    max_tracks: int = typer.Option(None, help="At most this many people."),
+    until: str = typer.Option(
+        None, help="Stop after: tracking, fitting, texturing, frontal, exporting."
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on from an earlier, unfinished run."),
+    permissive_only: bool = typer.Option(
+        False, "--permissive-only", help="Refuse models whose licence restricts their use."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more."),
+    log_file: Path = typer.Option(None, help="Write a detailed log there."),
+) -> None:
+    """Clips or pictures in; mesh, frontal view and evidence map out."""
+    from recon3d.settings import load_settings
+
+    settings = load_settings(
+        config,
+        assignments,
+        model=model,
+        device=device,
+        refine=refine,
+        max_tracks=max_tracks,
+    )
+    execute(
+        inputs,
+        out,
+        settings,
+        until=until,
+        resume=resume,
+        permissive_only=permissive_only,
+        as_json=as_json,
+        verbose=verbose,
+        log_file=log_file,
+    )
+
+
+def execute(
+    inputs: list[str],
+    out: Path,
+    settings,
+    *,
+    until: str | None = None,
+    resume: bool = False,
+    permissive_only: bool = False,
+    as_json: bool = False,
+    verbose: bool = False,
+    log_file: Path | None = None,
+) -> None:
+    """Run the pipeline with a terminal's manners; shared by `run` and `demo`."""
+    import json
+    import signal
+
+    from recon3d import pipeline
+    from recon3d.errors import NoFaceError, Recon3DError
+    from recon3d.progress import Reporter
+
+    _configure_logging(verbose, log_file)
+
+    def stop(_signal, _frame):
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        result = pipeline.run(
+            inputs,
+            out,
+            settings,
+            until=until,
+            resume=resume,
+            permissive_only=permissive_only,
+            reporter=Reporter(),
+        )
+    except NoFaceError as error:
+        if as_json:
+            typer.echo(json.dumps({"status": "no face", "out": str(out), "reason": str(error)}))
+        raise
+    except Recon3DError:
+        raise
+    except Exception as error:
+        error.recon3d_out = str(out)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    manifest = result.manifest
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"status": manifest["status"], "out": str(out), "tracks": manifest["tracks"]}
+            )
+        )
+        return
+    for track in manifest["tracks"]:
+        low, high = track["yaw_range_deg"]
+        typer.echo(
+            f"{out / track['path']}: {track['frames']} frames, "
+            f"face {track['face_px']:.0f} px wide, yaw {low:.0f} to {high:.0f} degrees"
+        )
+    if manifest["status"] == "done":
+        typer.echo(f"Look at {out / 'report.html'}")
+
+
+def _configure_logging(verbose: bool, log_file: Path | None) -> None:
+    import logging
+
+    from recon3d.errors import InputError
+
+    logger = logging.getLogger("recon3d")
+    logger.setLevel(logging.DEBUG if verbose or log_file else logging.WARNING)
+    logger.handlers.clear()
+    if verbose:
+        logger.addHandler(logging.StreamHandler())
+    if log_file is not None:
+        try:
+            handler = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write --log-file {log_file}: {error.strerror}") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger.addHandler(handler)
