@@ -1,0 +1,98 @@
+"""The native kernels as differentiable torch functions (CPU tensors)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon3d.rendering import native
+
+
+class RasteriseNative(torch.autograd.Function):
+    """Camera-space vertices (N, V, 3) and K^-1 (N, 3, 3) to fragments."""
+
+    @staticmethod
+    def forward(ctx, vertices, Kinv, triangles, K, size, near, cull_backfaces):
+        dtype = numpy_dtype(vertices)
+        points = vertices.detach().numpy().astype(np.float64)
+        inverse = Kinv.detach().numpy().astype(np.float64)
+        views = [
+            native.draw(p, triangles, k, ki, size, near, cull_backfaces, dtype)
+            for p, k, ki in zip(points, K, inverse)
+        ]
+        face = np.stack([view[0] for view in views])
+        zbuf = torch.from_numpy(np.stack([view[1] for view in views]))
+        barycentric = torch.from_numpy(np.stack([view[2] for view in views]))
+        pix_to_face = torch.from_numpy(face.astype(np.int64))
+        ctx.arrays = (points, inverse, triangles, face)
+        ctx.save_for_backward(zbuf, barycentric)
+        ctx.mark_non_differentiable(pix_to_face)
+        ctx.set_materialize_grads(False)
+        return pix_to_face, zbuf, barycentric
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, _, grad_zbuf, grad_barycentric):
+        if grad_zbuf is None and grad_barycentric is None:
+            return (None,) * 7
+        points, inverse, triangles, face = ctx.arrays
+        zbuf, barycentric = ctx.saved_tensors
+        grad_zbuf = torch.zeros_like(zbuf) if grad_zbuf is None else grad_zbuf.contiguous()
+        if grad_barycentric is None:
+            grad_barycentric = torch.zeros_like(barycentric)
+        grad_barycentric = grad_barycentric.contiguous()
+        gradients = [
+            native.draw_backward(points[n], triangles, inverse[n], face[n], *arrays)
+            for n, arrays in enumerate(
+                zip(*(x.numpy() for x in (zbuf, barycentric, grad_zbuf, grad_barycentric)))
+            )
+        ]
+        grad_vertices = torch.from_numpy(np.stack([g[0] for g in gradients])).to(zbuf.dtype)
+        grad_Kinv = torch.from_numpy(np.stack([g[1] for g in gradients])).to(zbuf.dtype)
+        return grad_vertices, grad_Kinv, None, None, None, None, None
+
+
+class InterpolateNative(torch.autograd.Function):
+    """Attributes (N or 1, V, C) at the fragments of N views."""
+
+    @staticmethod
+    def forward(ctx, barycentric, attributes, pix_to_face, triangles):
+        face = pix_to_face.numpy()
+        bary = barycentric.detach().contiguous().numpy()
+        values = attributes.detach().contiguous().numpy()
+        shared = len(values) == 1
+        out = [
+            native.interpolate(f, b, values[0 if shared else n], triangles)
+            for n, (f, b) in enumerate(zip(face, bary))
+        ]
+        ctx.arrays = (face, triangles)
+        ctx.save_for_backward(barycentric, attributes)
+        return torch.from_numpy(np.stack(out))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        face, triangles = ctx.arrays
+        barycentric, attributes = ctx.saved_tensors
+        bary = barycentric.contiguous().numpy()
+        values = attributes.contiguous().numpy()
+        grad = grad.contiguous().numpy()
+        shared = len(values) == 1
+        results = [
+            native.interpolate_backward(f, b, values[0 if shared else n], triangles, g)
+            for n, (f, b, g) in enumerate(zip(face, bary, grad))
+        ]
+        grad_attributes = np.stack([r[1] for r in results])
+        if shared:
+            grad_attributes = grad_attributes.sum(0, keepdims=True)
+        return (
+            torch.from_numpy(np.stack([r[0] for r in results])),
+            torch.from_numpy(grad_attributes),
+            None,
+            None,
+        )
+
+
+def numpy_dtype(tensor: Tensor):
+    return np.float64 if tensor.dtype == torch.float64 else np.float32

@@ -1,0 +1,195 @@
+"""One interface to several rasterisers."""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recon3d.checks import check_shape
+from recon3d.errors import BackendUnavailable, InputError
+from recon3d.rendering.fragments import Fragments
+
+DEFAULT_NEAR = 1e-2
+
+
+class Rasteriser(abc.ABC):
+    """Finds the nearest triangle behind every pixel centre.
+
+    All members take the same batched arguments, checked by `rasterise`, and return the same
+    `Fragments`, with gradients to vertices, K, R and t through torch's autograd.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def rasterise(
+        self,
+        vertices: Tensor,  # (N, V, 3) camera axes, mm
+        triangles: Tensor,  # (F, 3)
+        K: Tensor,  # (N, 3, 3) px
+        size: tuple[int, int],
+        *,
+        near: float,
+        cull_backfaces: bool,
+    ) -> Fragments:
+        """Rasterise N views of meshes given in camera coordinates."""
+
+
+class NativeRasteriser(Rasteriser):
+    """Numba kernels on the CPU; tensors of other devices are brought there and back."""
+
+    name = "native"
+
+    def rasterise(self, vertices, triangles, K, size, *, near, cull_backfaces):
+        from recon3d.rendering.autograd import RasteriseNative
+        from recon3d.rendering.native import check_triangles
+
+        device = vertices.device
+        corners = check_triangles(triangles.cpu().numpy(), vertices.shape[-2])
+        cpu_K = K.cpu()
+        pix_to_face, zbuf, barycentric = RasteriseNative.apply(
+            vertices.cpu(),
+            torch.linalg.inv(cpu_K),
+            corners,
+            cpu_K.detach().double().numpy(),
+            size,
+            near,
+            cull_backfaces,
+        )
+        return Fragments(pix_to_face.to(device), zbuf.to(device), barycentric.to(device))
+
+
+def rasterise(
+    vertices: Tensor,  # (V, 3) or (N, V, 3) mm, world
+    triangles: Tensor,  # (F, 3)
+    K: Tensor,  # (3, 3) or (N, 3, 3) px
+    R: Tensor,  # (3, 3) or (N, 3, 3)
+    t: Tensor,  # (3,) or (N, 3) mm
+    size: tuple[int, int],
+    backend: str | Rasteriser = "auto",
+    *,
+    near: float = DEFAULT_NEAR,
+    cull_backfaces: bool = False,
+) -> Fragments:
+    """Rasterise a mesh, or one mesh a view, in N views.
+
+    Parameters
+    ----------
+    vertices : (V, 3) or (N, V, 3) float, world axes, mm
+    triangles : (F, 3) int64
+    K : (3, 3) or (N, 3, 3), px
+    R, t : (3, 3) and (3,), or (N, 3, 3) and (N, 3), world to camera: ``x_cam = R x + t``
+    size : (H, W)
+    backend : {"auto", "native", "reference", "pytorch3d"} or Rasteriser
+        ``auto`` takes pytorch3d for CUDA tensors where it is installed, native otherwise.
+    near : float, mm
+        Surface nearer than this is not drawn.
+    cull_backfaces : bool
+        Leave out triangles seen from behind.
+
+    Returns
+    -------
+    Fragments
+        Differentiable with respect to vertices, K, R and t inside triangles; `antialias` adds the
+        gradient at outlines.
+
+    Raises
+    ------
+    ShapeError, InputError
+        If an argument has the wrong shape, or a vertex is not finite.
+    BackendUnavailable
+        If the back end cannot be used here.
+
+    Examples
+    --------
+    >>> import torch
+    >>> vertices = torch.tensor([[-1.0, -1.0, 5.0], [1.0, -1.0, 5.0], [0.0, 1.0, 5.0]])
+    >>> K = torch.tensor([[20.0, 0.0, 4.0], [0.0, 20.0, 4.0], [0.0, 0.0, 1.0]])
+    >>> f = rasterise(vertices, torch.tensor([[0, 1, 2]]), K, torch.eye(3), torch.zeros(3), (8, 8))
+    >>> f.pix_to_face.shape, int(f.mask.sum())
+    (torch.Size([1, 8, 8]), 32)
+    """
+    from recon3d.rendering.native import check_size
+
+    size = check_size(size)
+    check_shape(vertices, "... V 3", "vertices")
+    check_shape(triangles, "F 3", "triangles")
+    dtype = vertices.dtype
+    if not dtype.is_floating_point:
+        raise InputError(f"vertices must be floating point, got {dtype}")
+    if not bool(torch.isfinite(vertices).all()):
+        bad = int((~torch.isfinite(vertices).all(-1)).sum())
+        raise InputError(f"vertices: {bad} of them are not finite")
+    views, (K, R, t) = _batch(vertices, K.to(vertices), R.to(vertices), t.to(vertices))
+    for name, value in (("K", K), ("R", R), ("t", t)):
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} is not finite")
+    in_camera = vertices @ R.mT + t[:, None, :]
+    in_camera = in_camera.expand(views, -1, -1)
+    member = backend if isinstance(backend, Rasteriser) else get_rasteriser(backend, vertices)
+    return member.rasterise(
+        in_camera, triangles, K, size, near=near, cull_backfaces=cull_backfaces
+    )
+
+
+def _batch(vertices, K, R, t):
+    """Number of views, and K, R, t with that many rows."""
+    K = K[None] if K.ndim == 2 else K
+    R = R[None] if R.ndim == 2 else R
+    t = t[None] if t.ndim == 1 else t
+    check_shape(K, "N 3 3", "K")
+    check_shape(R, "N 3 3", "R")
+    check_shape(t, "N 3", "t")
+    counts = {len(K), len(R), len(t)} | ({len(vertices)} if vertices.ndim == 3 else set())
+    views = max(counts)
+    if not counts <= {1, views}:
+        raise InputError(f"vertices, K, R and t are for different numbers of views: {counts}")
+    return views, (K.expand(views, 3, 3), R.expand(views, 3, 3), t.expand(views, 3))
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a rasteriser can be used here.
+
+    Attributes
+    ----------
+    name : str
+    available : bool
+    detail : str
+        Version and devices, or what is missing.
+    remedy : str
+        The one line that makes it available; empty where it is.
+    """
+
+    name: str
+    available: bool
+    detail: str
+    remedy: str = ""
+
+
+def get_rasteriser(name: str = "auto", like: Tensor | None = None) -> Rasteriser:
+    """The rasteriser of that name.
+
+    Parameters
+    ----------
+    name : {"auto", "native", "reference", "pytorch3d"}
+    like : Tensor, optional
+        Tells ``auto`` the device.
+
+    Raises
+    ------
+    InputError
+        If there is no such rasteriser.
+    BackendUnavailable
+        If its library is not installed.
+    """
+    if name == "auto":
+        on_gpu = like is not None and like.device.type == "cuda"
+        name = "pytorch3d" if on_gpu and importlib.util.find_spec("pytorch3d") else "native"
+    if name == "native":
+        return NativeRasteriser()
+    raise InputError(f"there is no rasteriser {name!r}")

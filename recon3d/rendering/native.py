@@ -1,0 +1,287 @@
+"""The fast rasteriser on arrays: Numba kernels over bands of rows, for the CPU.
+
+Nothing here needs torch; `recon3d.rendering.rasterise` builds the differentiable function on it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon3d.checks import check_shape
+from recon3d.errors import InputError
+from recon3d.rendering import _kernels as kernels
+from recon3d.rendering._threads import get_num_threads, run_chunks
+
+DEFAULT_NEAR = 1e-2
+"""Nearest depth that is drawn, in units of the vertices (mm)."""
+
+SMALL = 128 * 128
+"""Pictures up to this many pixels are drawn by the calling thread alone."""
+
+
+def rasterise_numpy(
+    vertices_cam: np.ndarray,
+    triangles: np.ndarray,
+    K: np.ndarray,
+    size: tuple[int, int],
+    *,
+    near: float = DEFAULT_NEAR,
+    cull_backfaces: bool = False,
+    uv_space: bool = False,
+    dtype=np.float32,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rasterise one mesh in one view.
+
+    Parameters
+    ----------
+    vertices_cam : (V, 3) float, mm, camera axes (x right, y down, z forward)
+    triangles : (F, 3) int
+    K : (3, 3) float, px
+    size : (H, W)
+    near : float
+        Surface nearer than this is not drawn; triangles may reach across it and behind the camera.
+    cull_backfaces : bool
+        Leave out triangles seen from behind (clockwise on screen from the front is behind).
+    uv_space : bool
+        Take vertices_cam as texture coordinates (V, 2) in [0, 1], v up; K is not used and zbuf
+        is 1 wherever a texel is covered. See `rasterise_uv`.
+    dtype : float32 or float64, of zbuf and barycentric
+
+    Returns
+    -------
+    pix_to_face : (H, W) int32, -1 where empty
+    zbuf : (H, W) float, -1 where empty
+    barycentric : (H, W, 3) float, perspective-correct, -1 where empty
+
+    Raises
+    ------
+    ShapeError
+        If an argument has the wrong shape.
+    InputError
+        If a vertex is not finite, an index lies outside the vertices or K cannot be inverted.
+    """
+    height, width = check_size(size)
+    if uv_space:
+        uv = np.asarray(vertices_cam, np.float64)
+        vertices = np.ones((len(uv), 3))
+        vertices[:, 0] = uv[:, 0] * width
+        vertices[:, 1] = (1.0 - uv[:, 1]) * height
+        K = np.eye(3)
+        near = 0.5
+    else:
+        vertices = np.ascontiguousarray(vertices_cam, np.float64)
+    check_shape(vertices, "V 3", "vertices_cam")
+    check_finite(vertices, "vertices_cam")
+    triangles = check_triangles(triangles, len(vertices))
+    K, Kinv = check_intrinsics(K)
+    if not near > 0:
+        raise InputError(f"near must be positive, got {near}")
+    return draw(vertices, triangles, K, Kinv, (height, width), near, cull_backfaces, dtype)
+
+
+def rasterise_uv(
+    uv: np.ndarray, triangles_uv: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rasterise the unwrapped mesh into its texture.
+
+    The centre of texel (row, col) lies at u = (col + 0.5) / T, v = 1 - (row + 0.5) / T: row 0 is
+    at v = 1.
+
+    Parameters
+    ----------
+    uv : (U, 2) float in [0, 1]
+    triangles_uv : (F, 3) int
+    size : int, T
+
+    Returns
+    -------
+    pix_to_face : (T, T) int32, -1 where no triangle lies
+    barycentric : (T, T, 3) float32, -1 where empty
+    """
+    check_shape(uv, "U 2", "uv")
+    face, _, barycentric = rasterise_numpy(
+        uv, triangles_uv, np.eye(3), (size, size), uv_space=True
+    )
+    return face, barycentric
+
+
+def draw(vertices, triangles, K, Kinv, size, near, cull_backfaces, dtype):
+    """`rasterise_numpy` on checked, contiguous float64 and integer arrays."""
+    height, width = size
+    count = len(triangles)
+    edges = np.empty((count, 9))
+    inverse = np.empty(count)
+    box = np.empty((count, 4), np.int32)
+    face = np.empty((height, width), np.int32)
+    zbuf = np.empty((height, width), dtype)
+    barycentric = np.empty((height, width, 3), dtype)
+
+    threads = get_num_threads()
+    chunks = 1 if threads == 1 or count < 2000 else 2 * threads
+    starts = np.linspace(0, count, chunks + 1).astype(int)
+
+    def setup(i):
+        kernels.setup_triangles(
+            vertices,
+            triangles,
+            K,
+            Kinv,
+            height,
+            width,
+            near,
+            cull_backfaces,
+            starts[i],
+            starts[i + 1],
+            edges,
+            inverse,
+            box,
+        )
+
+    run_chunks(setup, chunks)
+    band_rows = height if threads == 1 or height * width <= SMALL else max(8, height // 32)
+    bands = -(-height // band_rows)
+    offsets, order = kernels.bin_triangles(box, band_rows, bands)
+
+    def band(i):
+        kernels.rasterise_band(
+            edges,
+            inverse,
+            box,
+            order,
+            offsets[i],
+            offsets[i + 1],
+            i * band_rows,
+            min((i + 1) * band_rows, height),
+            near,
+            face,
+            zbuf,
+            barycentric,
+        )
+
+    run_chunks(band, bands)
+    return face, zbuf, barycentric
+
+
+def draw_backward(vertices, triangles, Kinv, face, zbuf, barycentric, grad_zbuf, grad_barycentric):
+    """Gradient of `draw` with respect to camera-space vertices (V, 3) and K^-1 (3, 3)."""
+    count = len(triangles)
+    det = np.empty(count)
+    kernels.triangle_determinants(vertices, triangles, det)
+    starts = row_chunks(face.shape)
+    chunks = len(starts) - 1
+    moments = np.zeros((chunks, count, 9))
+    grad_det = np.zeros((chunks, count))
+
+    def rows(i):
+        kernels.rasterise_rows_backward(
+            det,
+            face,
+            zbuf,
+            barycentric,
+            grad_zbuf,
+            grad_barycentric,
+            starts[i],
+            starts[i + 1],
+            moments[i],
+            grad_det[i],
+        )
+
+    run_chunks(rows, chunks)
+    return finish_gradient(vertices, triangles, Kinv, moments, grad_det)
+
+
+def finish_gradient(vertices, triangles, Kinv, moments, grad_det):
+    """Bring the per-chunk moments (C, F, 9) and grad_det (C, F) to vertices and K^-1."""
+    for part, part_det in zip(moments[1:], grad_det[1:]):
+        moments[0] += part
+        grad_det[0] += part_det
+    grad_vertices = np.zeros_like(vertices)
+    grad_Kinv = np.zeros((3, 3))
+    kernels.scatter_triangle_gradients(
+        vertices, triangles, Kinv, moments[0], grad_det[0], grad_vertices, grad_Kinv
+    )
+    return grad_vertices, grad_Kinv
+
+
+def interpolate(face, barycentric, attributes, triangles):
+    """Attributes (V, C) at the fragments of one view -> (H, W, C), 0 where empty."""
+    height, width = face.shape
+    out = np.empty((height, width, attributes.shape[1]), attributes.dtype)
+    starts = row_chunks(face.shape)
+
+    def rows(i):
+        kernels.interpolate_rows(
+            face, barycentric, attributes, triangles, starts[i], starts[i + 1], out
+        )
+
+    run_chunks(rows, len(starts) - 1)
+    return out
+
+
+def interpolate_backward(face, barycentric, attributes, triangles, grad):
+    """Adjoint of `interpolate`: gradients of barycentric (H, W, 3) and attributes (V, C)."""
+    starts = row_chunks(face.shape)
+    chunks = len(starts) - 1
+    grad_barycentric = np.empty_like(barycentric)
+    grad_attributes = np.zeros((chunks, *attributes.shape))
+
+    def rows(i):
+        kernels.interpolate_rows_backward(
+            face,
+            barycentric,
+            attributes,
+            triangles,
+            starts[i],
+            starts[i + 1],
+            grad,
+            grad_barycentric,
+            grad_attributes[i],
+        )
+
+    run_chunks(rows, chunks)
+    return grad_barycentric, grad_attributes.sum(0).astype(attributes.dtype, copy=False)
+
+
+def row_chunks(shape) -> np.ndarray:
+    """First rows of as many chunks as threads are worth starting, and the end."""
+    height, width = shape[:2]
+    chunks = 1 if height * width <= SMALL else min(get_num_threads(), height)
+    return np.linspace(0, height, max(chunks, 1) + 1).astype(int)
+
+
+def check_size(size) -> tuple[int, int]:
+    height, width = (int(n) for n in size)
+    if height < 1 or width < 1:
+        raise InputError(f"size must be (height, width) of at least one pixel, got {tuple(size)}")
+    return height, width
+
+
+def check_finite(array: np.ndarray, name: str) -> None:
+    if not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array).all(-1).reshape(-1))
+        raise InputError(f"{name}: {len(bad)} rows are not finite, the first is row {bad[0]}")
+
+
+def check_triangles(triangles: np.ndarray, n_vertices: int) -> np.ndarray:
+    """Contiguous (F, 3) integers within the vertices, or an error that says which is not."""
+    triangles = np.ascontiguousarray(triangles)
+    check_shape(triangles, "F 3", "triangles")
+    if triangles.dtype not in (np.int64, np.int32):
+        if triangles.size and not np.issubdtype(triangles.dtype, np.integer):
+            raise InputError(f"triangles must be integers, got {triangles.dtype}")
+        triangles = triangles.astype(np.int64)
+    if triangles.size and (triangles.min() < 0 or triangles.max() >= n_vertices):
+        raise InputError(
+            f"triangles refer to vertices {triangles.min()} to {triangles.max()}, "
+            f"but there are {n_vertices} vertices"
+        )
+    return triangles
+
+
+def check_intrinsics(K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    K = np.ascontiguousarray(K, np.float64)
+    check_shape(K, "3 3", "K")
+    determinant = K[0, 0] * K[1, 1] - K[0, 1] * K[1, 0]
+    if not np.isfinite(K).all() or determinant == 0:
+        raise InputError(f"K is not an invertible intrinsic matrix: {K.tolist()}")
+    return K, np.linalg.inv(K)
