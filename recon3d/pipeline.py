@@ -32,8 +32,6 @@ from recon3d.types import FaceFit, FaceModel, FaceTexture, FaceTrack, FrontalVie
 
 STAGES = ("tracking", "fitting", "texturing", "frontal", "exporting")
 SCHEMA_VERSION = 1
-YAW_BINS = np.arange(-90, 91, 15)
-"""Edges in degrees of the bins in which coverage is reported."""
 
 
 @dataclass
@@ -240,10 +238,14 @@ class _Job:
         with self._measure("exporting", track.id):
             from recon3d.exporting import write_track
 
-            made = Reconstruction(
-                track, fit, texture, frontal, measure(made, self.embedder, self.n_frames)
+            metrics = {"identity_consistency": identity_consistency(made, self.embedder)}
+            made = Reconstruction(track, fit, texture, frontal, metrics)
+            write_track(
+                made,
+                self.out / _folder(track),
+                version=recon3d.__version__,
+                settings=s.exporting,
             )
-            write_track(made, self.out / _folder(track), version=recon3d.__version__)
         entry["generated_share"] = round(frontal.generated_share, 4)
         self.tracks.append(entry)
         self.write_manifest("running")
@@ -308,13 +310,13 @@ class _Job:
 
     # ---------------------------------------------------------------- what is written
     def write_manifest(self, status: str) -> dict:
-        from recon3d.exporting import write_json
+        from recon3d.exporting import NOTICE, write_json
 
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "status": status,
             "created": self.started.isoformat(timespec="seconds"),
-            "notice": recon3d.NOTICE,
+            "notice": NOTICE,
             "inputs": [
                 {
                     "path": str(m.path),
@@ -345,58 +347,18 @@ class _Job:
         write_report(self.out, folders)
 
 
-def measure(made: Reconstruction, embedder, n_frames: int) -> dict:
-    """The figures of metrics.json.
+def identity_consistency(made: Reconstruction, embedder) -> dict:
+    """Distances of face descriptors between the frontal view and the best frames.
 
     Parameters
     ----------
     made : Reconstruction
     embedder : FaceEmbedder or None
-    n_frames : int
-        Frames read in the whole run.
 
     Returns
     -------
     dict, JSON-able
     """
-    track, fit, texture, frontal = made.track, made.fit, made.texture, made.frontal
-    distance = np.linalg.norm(fit.residuals, axis=-1)
-    used = np.isfinite(distance) & (fit.weights > 0.05)
-    eyes = np.array([np.linalg.norm(v.landmarks[33] - v.landmarks[263]) for v in track.views])
-    percent = 100 * distance / np.maximum(eyes[:, None], 1e-6)
-    counts, _ = np.histogram(track.yaw, YAW_BINS)
-    metrics = {
-        "frames": {
-            "read": n_frames,
-            "with_this_face": track.n_frames,
-            "fitted": int((fit.view_weight > 0).sum()),
-        },
-        "face_px": round(float(np.median(track.face_px)), 2),
-        "reprojection": {
-            "median_px": _round(np.median(distance[used])) if used.any() else None,
-            "rms_px": _round(np.sqrt((distance[used] ** 2).mean())) if used.any() else None,
-            "median_percent_of_interocular": _round(np.median(percent[used]))
-            if used.any()
-            else None,
-        },
-        "photometric": {k: v for k, v in texture.info.items() if np.isscalar(v)},
-        "coverage_by_yaw": [
-            {"from_deg": int(a), "to_deg": int(b), "frames": int(n)}
-            for a, b, n in zip(YAW_BINS[:-1], YAW_BINS[1:], counts)
-        ],
-        "generated_share": _round(frontal.generated_share),
-        "shape_uncertainty_mm": {
-            "median": _round(np.median(fit.uncertainty)),
-            "p90": _round(np.percentile(fit.uncertainty, 90)),
-        },
-        "fit": fit.info,
-    }
-    metrics["identity_consistency"] = _identity_consistency(made, embedder)
-    return metrics
-
-
-def _identity_consistency(made: Reconstruction, embedder) -> dict:
-    """Distances of face descriptors between the frontal view and the best frames."""
     if embedder is None:
         return {"available": False, "why": "no face embedder installed (extra: recognition)"}
     frontal = made.frontal

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recon3d.errors import InputError
+from recon3d.exporting import ExportSettings
 from recon3d.fitting import FittingSettings
 from recon3d.frontal import FrontalSettings
 from recon3d.texturing import TexturingSettings
@@ -29,6 +30,7 @@ class RunSettings(BaseModel):
     fitting: FittingSettings = Field(default_factory=FittingSettings)
     texturing: TexturingSettings = Field(default_factory=TexturingSettings)
     frontal: FrontalSettings = Field(default_factory=FrontalSettings)
+    exporting: ExportSettings = Field(default_factory=ExportSettings)
 
 
 def config_folder() -> Path:
