@@ -14,6 +14,7 @@ import numpy as np
 
 from recon3d.checks import check_shape
 from recon3d.colour import linear_to_srgb, to_uint8
+from recon3d.geometry.mesh import vertex_normals
 from recon3d.types import FaceFit, FaceModel, FaceTexture
 
 MM_TO_M = 1e-3
@@ -43,17 +44,11 @@ class Clip:
     expression: np.ndarray
 
 
-def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals, (V, 3) float64; (0, 0, 1) where no triangle has any area."""
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    face = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices, dtype=np.float64)
-    for corner in range(3):
-        np.add.at(normals, triangles[:, corner], face)
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    unit = normals / np.maximum(length, 1e-30)
-    unit[length[:, 0] < 1e-20] = (0.0, 0.0, 1.0)
-    return unit
+def unit_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Vertex normals, (V, 3); (0, 0, 1) where there is no area, as file formats want length 1."""
+    normals = vertex_normals(np.asarray(vertices, np.float64), triangles)
+    normals[~normals.any(1)] = (0.0, 0.0, 1.0)
+    return normals
 
 
 def texture_picture(texture: FaceTexture, kind: str = "albedo") -> np.ndarray:
@@ -163,7 +158,7 @@ def encode_ply(
     point = np.zeros(
         len(vertices), [(n, "<f4") for n in names] + [(n, "u1") for n in ("red", "green", "blue")]
     )
-    normals = vertex_normals(np.asarray(vertices, np.float64), triangles)
+    normals = unit_normals(vertices, triangles)
     for i in range(3):
         point[names[i]] = vertices[:, i]
         point[names[3 + i]] = normals[:, i]
@@ -205,7 +200,7 @@ def encode_obj(
     check_shape(triangles, "F 3", "triangles")
     check_shape(uv, "U 2", "uv")
     check_shape(triangles_uv, f"{len(triangles)} 3", "triangles_uv")
-    normals = vertex_normals(np.asarray(vertices, np.float64), triangles)
+    normals = unit_normals(vertices, triangles)
     lines = [f"# {' '.join(line.split())}" for line in comments]
     lines += ["mtllib mesh.mtl", "o face"]
     lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in np.asarray(vertices, float).tolist()]
@@ -310,7 +305,7 @@ def encode_glb(
     split, index = np.unique(pair, axis=0, return_inverse=True)
     index = index.reshape(-1)
     position = (vertices[split[:, 0]] * MM_TO_M).astype(np.float32)
-    normal = vertex_normals(np.asarray(vertices, np.float64), model.triangles)[split[:, 0]]
+    normal = unit_normals(vertices, model.triangles)[split[:, 0]]
     # Rounding to float32 keeps unit length well inside the validator's tolerance.
     normal = normal.astype(np.float32)
     uv = np.stack([model.uv[split[:, 1], 0], 1 - model.uv[split[:, 1], 1]], 1).astype(np.float32)

@@ -17,8 +17,8 @@ from recon3d.exporting.meshes import (
     sample_texture,
     texture_picture,
     vertex_colours,
-    vertex_normals,
 )
+from recon3d.geometry.mesh import vertex_normals
 
 VALIDATE = """
 const fs = require('fs'), validator = require('gltf-validator');
