@@ -1,4 +1,4 @@
-"""A still of a result, drawn by recon3d's own rasteriser: needs no display and no system library."""
+"""A still of a result, drawn by our own rasteriser: needs no display and no system library."""
 
 from __future__ import annotations
 
