@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # Asked for by exact version first, so that no other package pulls in a larger build of it.
+OPENCV := $(shell sed -n "s/^opencv-contrib-python==//p" constraints.txt)
 TORCH := $(shell grep "^torch==" constraints.txt)
 
 .PHONY: demo test setup lint clean
@@ -13,6 +14,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[viewer,recognition,onnx,dev]"
+	@# The desktop build of OpenCV wants GL and GLib from the system; where they are missing, the
+	@# headless build of the same version takes its place.
+	@$(BIN)/python -c "import cv2" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-contrib-python-headless==$(OPENCV)
 	touch $@
 
 setup: $(VENV)/.installed
