@@ -1,0 +1,6 @@
+"""The joint multi-view fit of a track: identity, cameras, poses and expressions."""
+
+from recon3d.fitting.bundle import fit_track
+from recon3d.fitting.settings import FittingSettings
+
+__all__ = ["FittingSettings", "fit_track"]

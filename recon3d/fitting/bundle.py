@@ -1,0 +1,873 @@
+"""Landmark bundle adjustment: one identity and all views of a track at once."""
+
+from __future__ import annotations
+
+import itertools
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recon3d.errors import InputError
+from recon3d.fitting.initialisation import weak_perspective
+from recon3d.fitting.projection import project_with_derivatives, rotate_project, translation
+from recon3d.fitting.settings import FittingSettings
+from recon3d.fitting.shape_basis import FACE_OVAL, IRISES, ShapeBasis, shape_basis
+from recon3d.fitting.solver import solve_arrow
+from recon3d.fitting.visibility import Visibility, surface_points
+from recon3d.geometry import FRONTAL, skew, so3_exp, so3_log
+from recon3d.types import FaceFit, FaceModel, FaceTrack
+
+POSE_RIDGE = 1e-6
+"""Keeps the pose of a view of which nothing is known where it is."""
+
+CHUNK = 32
+"""Views linearised at a time: keeps the working set in the cache and memory flat."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Unknowns of the adjustment.
+
+    Attributes
+    ----------
+    q : (G,) apparent shape
+    log_focal : (S,) of each source
+    R : (N, 3, 3), place : (N, 3)
+        Pose of each view, see `recon3d.fitting.projection`.
+    e : (N, E') expression
+    """
+
+    q: np.ndarray
+    log_focal: np.ndarray
+    R: np.ndarray
+    place: np.ndarray
+    e: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What the views show, and how far each of it counts; renewed once a round.
+
+    Attributes
+    ----------
+    points : (N, L, 2) px
+    centre : (N, 2) px
+    source : (N,) int, row of `State.log_focal`
+    whitener : (N, L, 2, 2)
+        Square root of each landmark's information, 1/px.
+    count : (N, L)
+        Visibility times view weight times information share: how much each residual counts.
+    depth : (N, L) mm, relative depth divided by the apparent scale
+    depth_count : (N, L) weight of the depth residual, 1/mm^2
+    offset : (N, L, 3) mm
+        From the landmark to the point of its outline path that is seen in its place.
+    """
+
+    points: np.ndarray
+    centre: np.ndarray
+    source: np.ndarray
+    whitener: np.ndarray
+    count: np.ndarray
+    depth: np.ndarray
+    depth_count: np.ndarray
+    offset: np.ndarray
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Everything that is believed without looking.
+
+    Attributes
+    ----------
+    log_focal, log_focal_std : (S,)
+    pair : (N,) bool, view n is coupled to view n + 1 (the last is False)
+    pair_information : (N, 6 + E') inverse variance of the change from view n to n + 1
+    iris_ratio : float or None
+        Iris diameter over the root mean square size of the landmark set, both in the picture.
+    """
+
+    log_focal: np.ndarray
+    log_focal_std: np.ndarray
+    pair: np.ndarray
+    pair_information: np.ndarray
+    iris_ratio: float | None = None
+
+
+@dataclass
+class Normal:
+    """Gauss-Newton system of the whole problem, see `solve_arrow`; g and b are gradients."""
+
+    H: np.ndarray
+    g: np.ndarray
+    V: np.ndarray
+    b: np.ndarray
+    W: np.ndarray
+    C: np.ndarray
+
+
+def left_jacobian_inverse(w: np.ndarray) -> np.ndarray:
+    """Inverse left Jacobian of SO(3) [1]_ at rotation vectors (N, 3), (N, 3, 3).
+
+    References
+    ----------
+    .. [1] J. Sola et al., A micro Lie theory for state estimation in robotics, 2018, eq. 146.
+    """
+    angle = np.linalg.norm(w, axis=-1)[..., None, None]
+    small = angle < 1e-4
+    safe = np.where(small, 1.0, angle)
+    c = np.where(
+        small, 1 / 12, 1 / safe**2 - (1 + np.cos(safe)) / (2 * safe * np.sin(safe) + 1e-300)
+    )
+    S = skew(w)
+    return np.eye(3) - 0.5 * S + c * (S @ S)
+
+
+class Problem:
+    """The cost of a state and its Gauss-Newton system.
+
+    Parameters
+    ----------
+    basis : ShapeBasis
+    settings : FittingSettings
+    measurements : Measurements
+    priors : Priors
+    """
+
+    def __init__(
+        self,
+        basis: ShapeBasis,
+        settings: FittingSettings,
+        measurements: Measurements,
+        priors: Priors,
+    ):
+        self.basis, self.settings = basis, settings
+        self.measurements, self.priors = measurements, priors
+        self.n_landmarks = len(basis.mean)
+        self._modes = basis.modes.reshape(3 * self.n_landmarks, -1)
+        self._expression = basis.expression.reshape(3 * self.n_landmarks, -1)
+        self.G = self._modes.shape[1]
+        self.E = self._expression.shape[1]
+        self.S = len(priors.log_focal)
+        self.P = 6 + self.E
+        centred = basis.mean - basis.mean[basis.present].mean(0)
+        centred = np.where(basis.present[:, None], centred, 0.0)
+        self._size = np.sqrt((centred**2).sum() / max(basis.present.sum(), 1))
+        self._size_by_q = centred.ravel() @ self._modes / max((centred**2).sum(), 1e-12)
+
+    # -- residuals -------------------------------------------------------------------------
+
+    def points(self, state: State, views: slice = slice(None)) -> np.ndarray:
+        """(n, L, 3) landmarks of some views in model axes, mm."""
+        base = self.basis.mean + (self._modes @ state.q).reshape(-1, 3)
+        moved = (state.e[views] @ self._expression.T).reshape(-1, self.n_landmarks, 3)
+        return base + moved + self.measurements.offset[views]
+
+    def size(self, q: np.ndarray) -> float:
+        """Root mean square size of the landmark set, mm, to first order in q."""
+        return self._size * float(np.exp(self._size_by_q @ q))
+
+    def _robust(self, d2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Student-t loss of squared whitened distances, and its weight."""
+        nu = self.settings.student_dof
+        return (nu + 2) * np.log1p(d2 / nu), (nu + 2) / (nu + d2)
+
+    def landmark_distance(self, state: State) -> np.ndarray:
+        """(N, L) squared whitened distances."""
+        m = self.measurements
+        out = np.empty(m.count.shape)
+        for i in range(0, len(out), CHUNK):
+            s = slice(i, i + CHUNK)
+            p, _ = rotate_project(
+                self.points(state, s),
+                state.R[s],
+                state.place[s],
+                state.log_focal[m.source[s]],
+                m.centre[s],
+            )
+            r = (m.whitener[s] @ (p - m.points[s])[..., None])[..., 0]
+            out[s] = (r**2).sum(-1)
+        return out
+
+    def cost(self, state: State) -> float:
+        """Negative log posterior up to a constant."""
+        m, total = self.measurements, 0.0
+        for i in range(0, len(m.points), CHUNK):
+            s = slice(i, i + CHUNK)
+            p, Y = rotate_project(
+                self.points(state, s),
+                state.R[s],
+                state.place[s],
+                state.log_focal[m.source[s]],
+                m.centre[s],
+            )
+            r = (m.whitener[s] @ (p - m.points[s])[..., None])[..., 0]
+            total += 0.5 * float((m.count[s] * self._robust((r**2).sum(-1))[0]).sum())
+            total += 0.5 * float((m.depth_count[s] * self._depth_residual(Y, s) ** 2).sum())
+        return total + self._prior_cost(state)
+
+    def _depth_residual(self, Y: np.ndarray, views: slice) -> np.ndarray:
+        """Relative depth: what is left after the mean, which a landmarker does not know."""
+        m = self.measurements
+        r, w = Y[..., 2] - m.depth[views], m.depth_count[views]
+        return r - (w * r).sum(1, keepdims=True) / np.maximum(w.sum(1, keepdims=True), 1e-12)
+
+    def _changes(self, state: State) -> np.ndarray:
+        """(N - 1, P) change of pose and expression from each view to the next."""
+        turn = so3_log(state.R[1:] @ state.R[:-1].transpose(0, 2, 1))
+        return np.concatenate([turn, np.diff(state.place, axis=0), np.diff(state.e, axis=0)], 1)
+
+    def _prior_cost(self, state: State) -> float:
+        s, prior = self.settings, self.priors
+        total = 0.5 * float(state.q @ state.q)
+        total += 0.5 * float(
+            (((state.log_focal - prior.log_focal) / prior.log_focal_std) ** 2).sum()
+        )
+        total += float((state.e / s.expression_scale).sum())
+        total += 0.5 * float(((state.e / s.expression_std) ** 2).sum())
+        if prior.iris_ratio is not None:
+            total += 0.5 * self._iris(state.q) ** 2
+        if prior.pair.any():
+            pair = prior.pair[:-1]
+            d2 = prior.pair_information[:-1] * self._changes(state) ** 2
+            total += 0.5 * float(d2[pair].sum())
+        return total
+
+    def _iris(self, q: np.ndarray) -> float:
+        """Whitened logarithm of the iris size that this face size implies."""
+        length = self.priors.iris_ratio * self.size(q)
+        return float(np.log(length / self.settings.iris_mm)) / self.settings.iris_log_std
+
+    # -- the system ------------------------------------------------------------------------
+
+    def normal(self, state: State) -> Normal:
+        """Gradient and Gauss-Newton matrix at a state."""
+        m, G, S, P = self.measurements, self.G, self.S, self.P
+        N, L = m.count.shape
+        T = G + S
+        H, g = np.zeros((T, T)), np.zeros(T)
+        V, b, W = np.zeros((N, P, P)), np.zeros((N, P)), np.zeros((N, T, P))
+        by_shape = np.zeros((L, 3, 3))
+        gradient = np.zeros((L, 3))
+        focal_cross = np.zeros((S, L, 3))
+        E = self.basis.expression
+        for i in range(0, N, CHUNK):
+            s = slice(i, min(i + CHUNK, N))
+            n = s.stop - s.start
+            proj = project_with_derivatives(
+                self.points(state, s),
+                state.R[s],
+                state.place[s],
+                state.log_focal[m.source[s]],
+                m.centre[s],
+            )
+            whitener = m.whitener[s]
+            r2 = (whitener @ (proj.points - m.points[s])[..., None])[..., 0]
+            weight = np.sqrt(m.count[s] * self._robust((r2**2).sum(-1))[1])
+            A = whitener * weight[..., None, None]
+            # three rows a landmark: two of the picture, one of relative depth
+            d = np.sqrt(m.depth_count[s])
+            r = np.empty((n, L, 3))
+            r[..., :2] = r2 * weight[..., None]
+            r[..., 2] = d * self._depth_residual(proj.rotated, s)
+            Jx = np.empty((n, L, 3, 3))
+            Jx[..., :2, :] = A @ proj.by_point
+            Jx[..., 2, :] = d[..., None] * state.R[s, None, 2]
+            J = np.empty((n, L, 3, P))
+            J[..., :2, :6] = A @ proj.by_pose
+            J[..., 2, :6] = 0.0
+            J[..., 2, 0] = d * proj.rotated[..., 1]
+            J[..., 2, 1] = -d * proj.rotated[..., 0]
+            np.matmul(Jx, E, out=J[..., 6:])
+            Jf = np.zeros((n, L, 3))
+            Jf[..., :2] = (A @ proj.by_focal[..., None])[..., 0]
+
+            rows = J.reshape(n, 3 * L, P)
+            V[s] = rows.transpose(0, 2, 1) @ rows
+            b[s] = (rows.transpose(0, 2, 1) @ r.reshape(n, 3 * L, 1))[..., 0]
+            Jxt = Jx.transpose(0, 1, 3, 2)
+            W[s, :G] = self._modes.T @ (Jxt @ J).reshape(n, 3 * L, P)
+            by_focal = (rows.transpose(0, 2, 1) @ Jf.reshape(n, 3 * L, 1))[..., 0]
+            cross = (Jxt @ Jf[..., None])[..., 0]
+            for k, view in enumerate(range(s.start, s.stop)):
+                source = m.source[view]
+                W[view, G + source] = by_focal[k]
+                H[G + source, G + source] += float((Jf[k] ** 2).sum())
+                g[G + source] += float((Jf[k] * r[k]).sum())
+                focal_cross[source] += cross[k]
+            by_shape += (Jxt @ Jx).sum(0)
+            gradient += (Jxt @ r[..., None])[..., 0].sum(0)
+        H[:G, :G] = self._modes.T @ (by_shape @ self.basis.modes).reshape(3 * L, G)
+        g[:G] = self._modes.T @ gradient.ravel()
+        H[:G, G:] = self._modes.T @ focal_cross.reshape(S, 3 * L).T
+        H[G:, :G] = H[:G, G:].T
+        system = Normal(H, g, V, b, W, np.zeros((max(N - 1, 0), P, P)))
+        self._add_priors(system, state)
+        return system
+
+    def _add_priors(self, system: Normal, state: State) -> None:
+        s, prior, G, S = self.settings, self.priors, self.G, self.S
+        g, H = system.g, system.H
+        g[:G] += state.q
+        H[np.arange(G), np.arange(G)] += 1.0
+        if prior.iris_ratio is not None:
+            J = self._size_by_q / s.iris_log_std
+            g[:G] += self._iris(state.q) * J
+            H[:G, :G] += np.outer(J, J)
+        focal = np.arange(G, G + S)
+        g[focal] += (state.log_focal - prior.log_focal) / prior.log_focal_std**2
+        H[focal, focal] += prior.log_focal_std**-2
+        k = np.arange(6, self.P)
+        system.b[:, 6:] += 1 / s.expression_scale + state.e / s.expression_std**2
+        system.V[:, k, k] += s.expression_std**-2
+        if not prior.pair.any():
+            return
+        info = np.where(prior.pair[:-1, None], prior.pair_information[:-1], 0.0)
+        change = self._changes(state)
+        J2 = left_jacobian_inverse(change[:, :3])
+        J1 = -J2.transpose(0, 2, 1)
+        I3 = info[:, :3, None]
+        system.V[1:, :3, :3] += J2.transpose(0, 2, 1) @ (I3 * J2)
+        system.V[:-1, :3, :3] += J1.transpose(0, 2, 1) @ (I3 * J1)
+        system.C[:, :3, :3] += J1.transpose(0, 2, 1) @ (I3 * J2)
+        pull = info * change
+        system.b[1:, :3] += (J2.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
+        system.b[:-1, :3] += (J1.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
+        k = np.arange(3, self.P)
+        system.V[1:, k, k] += info[:, 3:]
+        system.V[:-1, k, k] += info[:, 3:]
+        system.C[:, k, k] -= info[:, 3:]
+        system.b[1:, 3:] += pull[:, 3:]
+        system.b[:-1, 3:] -= pull[:, 3:]
+
+    # -- a step ----------------------------------------------------------------------------
+
+    def step(self, state: State, system: Normal, damping: float) -> tuple[State, np.ndarray]:
+        """One damped step inside the expression box.
+
+        Coefficients that lie on a bound and want to leave the box are held: their rows and
+        columns are struck out (projected Newton [1]_). What crosses a bound is put back on it.
+
+        Returns
+        -------
+        State, and the (T, T) Schur complement of the undamped priors and data
+
+        References
+        ----------
+        .. [1] D. P. Bertsekas, Projected Newton methods for optimization problems with simple
+           constraints, SIAM J. Control Optim. 20, 1982.
+        """
+        G, S = self.G, self.S
+        pull = system.b[:, 6:]
+        held = ((state.e <= 0) & (pull > 0)) | ((state.e >= 1) & (pull < 0))
+        free = np.concatenate([np.ones((len(held), 6)), ~held], 1)
+        V = system.V * free[:, :, None] * free[:, None, :]
+        W = system.W * free[:, None, :]
+        b = system.b * free
+        C = system.C * free[:-1, :, None] * free[1:, None, :] if len(system.C) else None
+        k = np.arange(self.P)
+        # Marquardt's damping, and a floor for views of which nothing is known
+        V[:, k, k] += damping * V[:, k, k] + (1 - free) + POSE_RIDGE * (k < 6)
+        H = system.H.copy()
+        t = np.arange(G + S)
+        H[t, t] *= 1 + damping
+        x, y, schur = solve_arrow(H, -system.g, V, -b, W, C)
+        return (
+            State(
+                q=state.q + x[:G],
+                log_focal=state.log_focal + np.clip(x[G:], -0.5, 0.5),
+                R=so3_exp(_shorten(y[:, :3], 0.6)) @ state.R,
+                place=state.place + np.concatenate([y[:, 3:5], np.clip(y[:, 5:6], -0.5, 0.5)], 1),
+                e=np.clip(state.e + y[:, 6:], 0.0, 1.0),
+            ),
+            schur,
+        )
+
+    def optimise(
+        self, state: State, iterations: int, tolerance: float, tick: Callable[[], None]
+    ) -> tuple[State, float, int]:
+        """Levenberg-Marquardt from a state; returns the best state, its cost, steps taken."""
+        cost = self.cost(state)
+        damping, taken = 1e-3, 0
+        for _ in range(iterations):
+            system = self.normal(state)
+            for _ in range(8):
+                try:
+                    new, _ = self.step(state, system, damping)
+                    new_cost = self.cost(new)
+                except np.linalg.LinAlgError:
+                    new_cost = np.inf
+                if new_cost < cost:
+                    break
+                damping = max(damping, 1e-6) * 10
+            else:
+                break
+            taken += 1
+            tick()
+            gain = cost - new_cost
+            state, cost = new, new_cost
+            damping *= 0.2
+            if gain < tolerance * cost:
+                break
+        return state, cost, taken
+
+
+def _shorten(w: np.ndarray, longest: float) -> np.ndarray:
+    length = np.linalg.norm(w, axis=-1, keepdims=True)
+    return w * np.minimum(1.0, longest / np.maximum(length, 1e-12))
+
+
+# -- measurements ----------------------------------------------------------------------------
+
+
+class _Renewal:
+    """Makes a round's `Measurements` from the views and the state so far."""
+
+    def __init__(
+        self,
+        track: FaceTrack,
+        model: FaceModel,
+        basis: ShapeBasis,
+        settings: FittingSettings,
+        visibility: Visibility,
+    ):
+        views = track.views
+        self.settings, self.basis, self.visibility = settings, basis, visibility
+        self.points = np.stack([np.asarray(v.landmarks, np.float64) for v in views])
+        covariance = np.stack([np.asarray(v.covariance, np.float64) for v in views])
+        depth = np.stack([np.asarray(v.depth, np.float64) for v in views])
+        finite = np.isfinite(self.points).all(-1) & np.isfinite(covariance).all((-1, -2))
+        self.usable = finite & basis.present
+        self.depth_usable = self.usable & np.isfinite(depth)
+        self.points = np.where(self.usable[..., None], self.points, 0.0)
+        self.covariance = np.where(self.usable[..., None, None], covariance, np.eye(2))
+        self.depth = np.where(self.depth_usable, depth, 0.0)
+        self.centre = np.array([v.image_size for v in views], np.float64) / 2
+        sources = sorted({v.source for v in views})
+        self.sources = sources
+        self.source = np.array([sources.index(v.source) for v in views])
+        self.oval = np.array(
+            [k for k in FACE_OVAL if k < len(basis.mean) and basis.present[k]], int
+        )
+        self.paths, self.path_of = self._assign_paths(model)
+        self.model = model
+
+    def _assign_paths(self, model: FaceModel) -> tuple[np.ndarray | None, np.ndarray]:
+        """The outline path of each oval landmark: the nearest one, -1 where none is near."""
+        none = np.full(len(self.oval), -1)
+        if model.contour is None or not len(model.contour):
+            return None, none
+        paths = np.asarray(model.contour)
+        # shorter paths may be filled up with -1: repeat their first vertex
+        paths = np.where(paths < 0, paths[:, :1], paths)
+        at = self.basis.mean[self.oval]
+        gap = np.linalg.norm(model.mean[paths][None] - at[:, None, None], axis=-1).min(2)
+        nearest = gap.argmin(1)
+        return paths, np.where(gap[np.arange(len(at)), nearest] < 15.0, nearest, -1)
+
+    def directions(self, state: State) -> np.ndarray:
+        """(N, 3) unit vectors from the head to the camera, model axes."""
+        t = translation(state.place, state.log_focal[self.source], self.centre)
+        d = -(t[:, None] @ state.R)[:, 0]
+        return d / np.linalg.norm(d, axis=1, keepdims=True)
+
+    def __call__(self, state: State, view_weight: np.ndarray) -> Measurements:
+        s = self.settings
+        N, L = self.usable.shape
+        toward = self.directions(state)
+        cosine = self.visibility.cosines(toward)
+        clear = self.visibility.unobstructed(toward)
+        ramp = np.clip((cosine + 0.05) / 0.3, 0.0, 1.0)
+        visible = np.where(clear, ramp, 0.0)
+        visible = np.maximum(visible, s.hidden_weight)
+
+        scale = np.exp(state.place[:, 2])
+        floor = (s.landmark_floor_mm * scale) ** 2
+        covariance = self.covariance + floor[:, None, None, None] * np.eye(2)
+        offset = np.zeros((N, L, 3))
+        if len(self.oval):
+            normal, on_outline = self._slide(state, cosine, clear, offset)
+            # free along the outline: add a large variance in the tangent's direction
+            tangent = np.stack([-normal[..., 1], normal[..., 0]], -1)
+            loose = (s.contour_tangent**2 - 1) * floor[:, None, None, None]
+            covariance[:, self.oval] += loose * tangent[..., :, None] * tangent[..., None, :]
+            visible[:, self.oval] = np.where(on_outline, 0.5, visible[:, self.oval])
+        whitener = _inverse_root(covariance)
+        count = s.information_share * visible * self.usable * view_weight[:, None]
+        depth_count = np.zeros((N, L))
+        if s.depth_std_mm is not None:
+            depth_count = (
+                s.information_share
+                * visible
+                * self.depth_usable
+                * view_weight[:, None]
+                / s.depth_std_mm**2
+            )
+        return Measurements(
+            points=self.points,
+            centre=self.centre,
+            source=self.source,
+            whitener=whitener,
+            count=count,
+            depth=self.depth / scale[:, None],
+            depth_count=depth_count,
+            offset=offset,
+        )
+
+    def _slide(
+        self, state: State, cosine: np.ndarray, clear: np.ndarray, offset: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Move oval landmarks that face away to the outline of the head.
+
+        Returns the outward normals (N, O, 2) of the oval in the picture, and which landmarks
+        (N, O) were moved; writes their displacement into `offset`.
+        """
+        points = self.points[:, self.oval]
+        used = self.usable[:, self.oval]
+        # tangent from the neighbours on the oval, normal away from its middle
+        along = np.roll(points, -1, 1) - np.roll(points, 1, 1)
+        normal = np.stack([along[..., 1], -along[..., 0]], -1)
+        middle = (points * used[..., None]).sum(1) / np.maximum(used.sum(1), 1)[:, None]
+        outward = points - middle[:, None]
+        normal *= np.where((normal * outward).sum(-1, keepdims=True) < 0, -1.0, 1.0)
+        length = np.linalg.norm(normal, axis=-1, keepdims=True)
+        normal = np.where(length > 1e-9, normal / np.maximum(length, 1e-9), [1.0, 0.0])
+        moved = np.zeros(used.shape, bool)
+        if self.paths is None:
+            return normal, moved
+        a = self.settings.identity_std * self.basis.identity(state.q)
+        flat = self.paths.ravel()
+        path_points = self.model.mean[flat] + np.tensordot(
+            a, self.model.identity[: len(a), flat].astype(np.float64), 1
+        )
+        # The landmark itself moves with apparent shape; slide along the path relative to the
+        # path's own nearest point, so that a shift of the whole face is no slide.
+        lookup = path_points.reshape(*self.paths.shape, 3)
+        rotated = np.einsum("nij,cpj->ncpi", state.R, lookup, optimize=True)[..., :2]
+        facing_away = (cosine[:, self.oval] < 0.25) | ~clear[:, self.oval]
+        home = self.basis.mean[self.oval]
+        mean_paths = self.model.mean[self.paths]
+        for k, path in enumerate(self.path_of):
+            if path < 0:
+                continue
+            start = np.linalg.norm(mean_paths[path] - home[k], axis=1).argmin()
+            # farthest out along the outline's normal: where the surface turns away
+            out = np.einsum("npi,ni->np", rotated[:, path], normal[:, k])
+            best = out.argmax(1)
+            move = facing_away[:, k] & used[:, k]
+            offset[:, self.oval[k]] = np.where(
+                move[:, None], lookup[path, best] - lookup[path, start], 0.0
+            )
+            moved[:, k] = move
+        return normal, moved
+
+
+def _inverse_root(covariance: np.ndarray) -> np.ndarray:
+    """A with A' A = covariance^{-1}, for (..., 2, 2): the inverse of the Cholesky factor."""
+    a = np.sqrt(np.maximum(covariance[..., 0, 0], 1e-12))
+    b = covariance[..., 1, 0] / a
+    c = np.sqrt(np.maximum(covariance[..., 1, 1] - b**2, 1e-12))
+    out = np.zeros_like(covariance)
+    out[..., 0, 0], out[..., 1, 1] = 1 / a, 1 / c
+    out[..., 1, 0] = -b / (a * c)
+    return out
+
+
+def _iris_ratio(points: np.ndarray, usable: np.ndarray, size_px: np.ndarray) -> float | None:
+    """Median over views of iris diameter over the size of the landmark set, in the picture."""
+    lengths = []
+    for a, b, c, d in IRISES:
+        if points.shape[1] <= d:
+            return None
+        good = usable[:, [a, b, c, d]].all(1)
+        across = np.linalg.norm(points[:, a] - points[:, c], axis=-1)
+        down = np.linalg.norm(points[:, b] - points[:, d], axis=-1)
+        # a turned eye is foreshortened in one direction, and a circle in no more than one
+        lengths.append(np.where(good, np.maximum(across, down), np.nan) / size_px)
+    values = np.concatenate(lengths)
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(np.median(values)) if len(values) else None
+
+
+def _pairs(
+    track: FaceTrack, settings: FittingSettings, scale: np.ndarray, n_expression: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which views are coupled to the next, and how tightly."""
+    views = track.views
+    pair = np.zeros(len(views), bool)
+    information = np.zeros((len(views), 6 + n_expression))
+    if not settings.smooth:
+        return pair, information
+    for n, (a, b) in enumerate(itertools.pairwise(views)):
+        gap = b.time - a.time
+        if a.source != b.source or not 0 < gap <= settings.smooth_gap:
+            continue
+        pair[n] = True
+        shift = settings.shift_rate * gap * np.sqrt(scale[n] * scale[n + 1]) + 0.25
+        std = np.concatenate(
+            [
+                np.full(3, np.radians(settings.rotation_rate * gap)),
+                [shift, shift, settings.scale_rate * gap],
+                np.full(n_expression, settings.expression_rate * gap),
+            ]
+        )
+        information[n] = std**-2
+    return pair, information
+
+
+def _view_weights(error: np.ndarray, known: np.ndarray, settings: FittingSettings) -> np.ndarray:
+    """1 for views whose error is near the median, falling to 0 for outliers."""
+    good = np.isfinite(error) & known
+    weight = np.zeros(len(error))
+    if good.any():
+        ratio = error[good] / max(float(np.median(error[good])), 1e-9)
+        low, high = settings.reject_ratio, max(settings.reject_limit, settings.reject_ratio + 1e-6)
+        weight[good] = np.clip((high - ratio) / (high - low), 0.0, 1.0)
+    return weight
+
+
+# -- the stage -------------------------------------------------------------------------------
+
+
+def fit_track(
+    track: FaceTrack,
+    model: FaceModel,
+    settings: FittingSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FaceFit:
+    """Fit one identity, and pose and expression of every view, to a track's landmarks.
+
+    Levenberg-Marquardt on robust, whitened reprojection errors with the Schur complement over
+    views [1]_. See `FittingSettings` for what is assumed about landmarks.
+
+    Parameters
+    ----------
+    track : FaceTrack
+        With at least one view. One view is fitted by the same code.
+    model : FaceModel
+    settings : FittingSettings, optional
+    progress : callable, optional
+        Called with (done, total) steps.
+
+    Returns
+    -------
+    FaceFit
+
+    Raises
+    ------
+    InputError
+        If the track has no view with enough landmarks, or `focal_px` does not fit the sources.
+
+    References
+    ----------
+    .. [1] B. Triggs et al., Bundle adjustment: a modern synthesis, Vision Algorithms, 2000.
+    """
+    started = clock.perf_counter()
+    settings = settings or FittingSettings()
+    if not track.views:
+        raise InputError(f"track {track.id} has no views: nothing to fit")
+    basis = shape_basis(model, settings)
+    visibility = Visibility(model)
+    renewal = _Renewal(track, model, basis, settings, visibility)
+    priors = _focal_prior(track, renewal, settings)
+    state, error = _initial_state(renewal, basis, priors)
+    known = np.isfinite(error)
+    if not known.any():
+        raise InputError(
+            f"track {track.id}: no view has the six finite landmarks that a pose needs"
+        )
+    pair, information = _pairs(track, settings, np.exp(state.place[:, 2]), state.e.shape[1])
+    priors = replace(priors, pair=pair, pair_information=information)
+    view_weight = _view_weights(error, known, settings)
+    total = settings.rounds * settings.iterations
+    done, steps, costs = 0, 0, []
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(min(done, total), total)
+
+    for round_number in range(settings.rounds):
+        measurements = renewal(state, view_weight)
+        problem = Problem(basis, settings, measurements, priors)
+        if settings.iris_mm is not None:
+            size_px = np.exp(state.place[:, 2]) * problem.size(state.q)
+            size_px = np.where(view_weight > 0, size_px, np.nan)
+            ratio = _iris_ratio(renewal.points, renewal.usable, size_px)
+            priors = replace(priors, iris_ratio=ratio)
+            problem.priors = priors
+        state, cost, taken = problem.optimise(state, settings.iterations, settings.tolerance, tick)
+        costs.append(cost)
+        steps += taken
+        done = (round_number + 1) * settings.iterations
+        error = _view_error(problem, state, renewal)
+        view_weight = _view_weights(error, known, settings)
+    if progress is not None:
+        progress(total, total)
+    return _result(model, basis, renewal, problem, state, view_weight, steps, costs, started)
+
+
+def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings) -> Priors:
+    S = len(renewal.sources)
+    longer = np.array(
+        [
+            max(next(v for v in track.views if v.source == source).image_size)
+            for source in renewal.sources
+        ],
+        np.float64,
+    )
+    if settings.focal_px is None:
+        log_focal = np.log(settings.focal_prior * longer)
+        std = np.full(S, settings.focal_log_std)
+    else:
+        focal = np.atleast_1d(np.asarray(settings.focal_px, np.float64))
+        if len(focal) not in (1, S) or (focal <= 0).any():
+            raise InputError(
+                f"focal_px holds {len(focal)} values for {S} sources; "
+                "give one positive length in px, or one for each source"
+            )
+        log_focal = np.log(np.broadcast_to(focal, (S,)))
+        std = np.full(S, 1e-4)
+    N = len(track.views)
+    return Priors(log_focal, std, np.zeros(N, bool), np.zeros((N, 6)))
+
+
+def _initial_state(
+    renewal: _Renewal, basis: ShapeBasis, priors: Priors
+) -> tuple[State, np.ndarray]:
+    """Weak-perspective poses of the mean face; hidden landmarks left out the second time."""
+    usable = renewal.usable.astype(np.float64)
+    # the outline of the face is where the landmarker is at its worst
+    usable[:, renewal.oval] *= 0.25
+    R, place, error = weak_perspective(basis.mean, renewal.points, usable)
+    state = State(
+        q=np.zeros(basis.modes.shape[2]),
+        log_focal=priors.log_focal.copy(),
+        R=R,
+        place=place,
+        e=np.zeros((len(R), basis.expression.shape[2])),
+    )
+    known = np.isfinite(error)
+    if known.any():
+        toward = renewal.directions(state)
+        seen = np.clip((renewal.visibility.cosines(toward) + 0.05) / 0.3, 0.02, 1.0)
+        R, place, error = weak_perspective(basis.mean, renewal.points, usable * seen)
+        typical = place[known].mean(0)
+    else:
+        typical = np.zeros(3)
+    for n in np.flatnonzero(~np.isfinite(error)):
+        # nothing seen: the nearest known view in time, else frontal
+        near = np.flatnonzero(known & (renewal.source == renewal.source[n]))
+        if len(near):
+            k = near[np.abs(near - n).argmin()]
+            R[n], place[n] = R[k], place[k]
+        else:
+            R[n], place[n] = FRONTAL, [*renewal.centre[n], typical[2]]
+    return replace(state, R=R, place=place), error
+
+
+def _view_error(problem: Problem, state: State, renewal: _Renewal) -> np.ndarray:
+    """(N,) root mean square of bounded whitened distances of visible landmarks."""
+    d2 = problem.landmark_distance(state)
+    visible = renewal.usable * np.clip(
+        renewal.visibility.cosines(renewal.directions(state)), 0.02, 1.0
+    )
+    # bounded, so that one landmark far away does not condemn a view
+    return np.sqrt((visible * np.minimum(d2, 100.0)).sum(1) / np.maximum(visible.sum(1), 1e-9))
+
+
+def _result(
+    model: FaceModel,
+    basis: ShapeBasis,
+    renewal: _Renewal,
+    problem: Problem,
+    state: State,
+    view_weight: np.ndarray,
+    steps: int,
+    costs: list[float],
+    started: float,
+) -> FaceFit:
+    settings, m = problem.settings, problem.measurements
+    G = problem.G
+    system = problem.normal(state)
+    _, _, schur = solve_arrow(
+        system.H,
+        -system.g,
+        system.V + 1e-9 * np.eye(problem.P),
+        -system.b,
+        system.W,
+        system.C if len(system.C) else None,
+    )
+    covariance_q = np.linalg.inv(schur)
+    I = len(model.identity)  # noqa: E741
+    used = len(basis.identity_given_shape)
+    identity = np.zeros(I)
+    identity[:used] = settings.identity_std * basis.identity(state.q)
+    covariance = np.eye(I) * settings.identity_std**2
+    covariance[:used, :used] = settings.identity_std**2 * basis.identity_covariance(
+        covariance_q[:G, :G]
+    )
+    expression = np.zeros((len(state.e), len(model.expression)))
+    expression[:, basis.expression_index] = state.e
+    log_focal = state.log_focal[m.source]
+    t = translation(state.place, log_focal, m.centre)
+    K = np.zeros((len(t), 3, 3))
+    K[:, 0, 0] = K[:, 1, 1] = np.exp(log_focal)
+    K[:, :2, 2], K[:, 2, 2] = m.centre, 1.0
+
+    landmarks = np.nan_to_num(
+        surface_points(model.vertices(identity), model.triangles, model.landmarks)
+    )
+    posed = landmarks + (state.e @ problem._expression.T).reshape(len(t), -1, 3)
+    points, _ = rotate_project(posed + m.offset, state.R, state.place, log_focal, m.centre)
+    robust = problem._robust(problem.landmark_distance(state))[1]
+    weights = np.clip(
+        m.count / settings.information_share * robust / (1 + 2 / settings.student_dof), 0, 1
+    )
+    weights *= (view_weight > 0)[:, None]
+    # what the face hides was not used, though the solver kept a hundredth of it
+    used_landmarks = weights > max(2 * settings.hidden_weight, 1e-3)
+    residuals = np.where(used_landmarks[..., None], renewal.points - points, np.nan)
+    identity_flat = model.identity.reshape(I, -1).astype(np.float64)
+    variance = ((np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ identity_flat) ** 2).sum(0)
+    uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
+    good = view_weight > 0
+    squares = (residuals[used_landmarks] ** 2).sum(-1)
+    px = np.sqrt(squares.mean()) if len(squares) else float("nan")
+    eye = np.linalg.norm(landmarks[33] - landmarks[263]) if len(landmarks) > 263 else 1.0
+    focal_std = np.sqrt(np.diag(covariance_q)[G:])
+    return FaceFit(
+        model=model,
+        identity=identity,
+        expression=expression,
+        R=state.R,
+        t=t,
+        K=K,
+        displacement=np.zeros((model.n_vertices, 3)),
+        residuals=residuals,
+        weights=weights,
+        uncertainty=uncertainty,
+        identity_covariance=covariance,
+        view_weight=view_weight,
+        info={
+            "steps": steps,
+            "costs": costs,
+            "seconds": clock.perf_counter() - started,
+            "views": len(t),
+            "views_rejected": int((~good).sum()),
+            "reprojection_px": float(px),
+            "reprojection_of_eye_distance": float(
+                px / (eye * np.median(np.exp(state.place[:, 2])))
+            ),
+            "sources": [int(s) for s in renewal.sources],
+            "focal_px": [float(f) for f in np.exp(state.log_focal)],
+            "focal_log_std": [float(f) for f in focal_std],
+            "iris_mm": None
+            if problem.priors.iris_ratio is None
+            else float(problem.priors.iris_ratio * problem.size(state.q)),
+            "identity_norm": float(np.linalg.norm(identity)),
+            "identity_information": float(I - np.trace(covariance) / settings.identity_std**2),
+        },
+    )

@@ -1,0 +1,156 @@
+"""What landmarks can say about shape: identity modes and the landmarker's common error together.
+
+A face-mesh landmark is a network's opinion, and wrong in the same way in every frame. The shape
+that landmarks show is therefore ``z = mean + B a + d``: the identity a, and a smooth field d over
+the face that all frames share. Both are Gaussian beforehand, so the solver may look for z in the
+principal directions of ``B B' + cov(d)`` and identity follows from them by regression: exact
+marginalisation of the nuisance, at the price of a matrix product. However many frames there are,
+identity never receives more information than d leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recon3d.fitting.settings import FittingSettings
+from recon3d.fitting.visibility import surface_points
+from recon3d.types import FaceModel
+
+FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+"""MediaPipe's face oval, clockwise in the picture from the top of the forehead."""
+
+IRISES = ((469, 470, 471, 472), (474, 475, 476, 477))
+"""Outline points of the subject's two irises: each opposite to the next but one."""
+
+N_INDUCING = 40
+"""Support points of the common error's Gaussian process: about one in 30 mm of face."""
+
+
+@dataclass(frozen=True)
+class ShapeBasis:
+    """The linear model as landmarks see it.
+
+    Attributes
+    ----------
+    mean : (L, 3) mm; zeros for landmarks that the model lacks
+    present : (L,) bool
+    modes : (L, 3, G) mm, directions of apparent shape with standard normal coefficients
+    identity_given_shape : (I, G)
+        Regression of the identity coefficients on those of apparent shape.
+    expression : (L, 3, E') mm, only fields that move landmarks
+    expression_index : (E',) int, their numbers in the model
+    """
+
+    mean: np.ndarray
+    present: np.ndarray
+    modes: np.ndarray
+    identity_given_shape: np.ndarray
+    expression: np.ndarray
+    expression_index: np.ndarray
+
+    def identity(self, q: np.ndarray) -> np.ndarray:
+        """Identity coefficients (I,) expected for apparent shape q (G,)."""
+        return self.identity_given_shape @ q
+
+    def identity_covariance(self, covariance: np.ndarray) -> np.ndarray:
+        """(I, I) posterior covariance, given the (G, G) one of apparent shape."""
+        A = self.identity_given_shape
+        return np.eye(len(A)) - A @ A.T + A @ covariance @ A.T
+
+
+def common_error_modes(points: np.ndarray, settings: FittingSettings) -> np.ndarray:
+    """Modes of the landmark error that all frames share.
+
+    A Gaussian process with a squared exponential kernel over the mean face, in the subspace of a
+    few dozen spread support points (Nystroem), without the similarities: those are pose and size.
+
+    Parameters
+    ----------
+    points : (L, 3) mm
+    settings : FittingSettings
+
+    Returns
+    -------
+    (L, 3, 3 M) mm, for standard normal coefficients
+    """
+    n = min(N_INDUCING, len(points))
+    chosen = [int(np.argmin(np.linalg.norm(points - points.mean(0), axis=1)))]
+    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < n:
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        d2 = ((a[:, None] - b[None]) ** 2).sum(-1)
+        return np.exp(-0.5 * d2 / settings.bias_length_mm**2)
+
+    support = points[chosen]
+    L = np.linalg.cholesky(kernel(support, support) + 1e-6 * np.eye(n))
+    field = np.linalg.solve(L, kernel(support, points)).T
+    stds = (settings.bias_mm, settings.bias_mm, settings.bias_depth_mm)
+    modes = np.zeros((len(points), 3, 3 * n))
+    for axis, std in enumerate(stds):
+        modes[:, axis, axis * n : (axis + 1) * n] = std * field
+    x = points - points.mean(0)
+    zero = np.zeros(len(x))
+    rigid = np.concatenate(
+        [
+            np.tile(np.eye(3), (len(x), 1)),
+            np.stack(
+                [
+                    np.stack([zero, -x[:, 2], x[:, 1]], 1).ravel(),
+                    np.stack([x[:, 2], zero, -x[:, 0]], 1).ravel(),
+                    np.stack([-x[:, 1], x[:, 0], zero], 1).ravel(),
+                    x.ravel(),
+                ],
+                1,
+            ),
+        ],
+        1,
+    )
+    Q, _ = np.linalg.qr(rigid)
+    flat = modes.reshape(-1, 3 * n)
+    return (flat - Q @ (Q.T @ flat)).reshape(modes.shape)
+
+
+def shape_basis(model: FaceModel, settings: FittingSettings) -> ShapeBasis:
+    """The model's rows at its landmarks, with identity and common error in one basis."""
+    mean = surface_points(model.mean, model.triangles, model.landmarks)
+    present = np.isfinite(mean).all(1)
+    n_landmarks = len(mean)
+
+    def rows(modes: np.ndarray) -> np.ndarray:
+        if not len(modes):
+            return np.zeros((n_landmarks, 3, 0))
+        return np.nan_to_num(surface_points(modes, model.triangles, model.landmarks)).transpose(
+            1, 2, 0
+        )
+
+    B = settings.identity_std * rows(model.identity[: settings.identity_modes])
+    D = np.zeros((n_landmarks, 3, 0))
+    if settings.bias_mm > 0 or settings.bias_depth_mm > 0:
+        D = np.zeros((n_landmarks, 3, 3 * min(N_INDUCING, int(present.sum()))))
+        D[present] = common_error_modes(mean[present], settings)
+    F = np.concatenate([B, D], 2).reshape(3 * n_landmarks, -1)
+    # thin SVD by the small Gram matrix: F has a few hundred columns and 1434 rows
+    values, vectors = np.linalg.eigh(F.T @ F)
+    order = np.argsort(values)[::-1]
+    keep = order[: settings.shape_modes]
+    keep = keep[values[keep] > 1e-6 * max(values.max(initial=0.0), 1e-12)]
+    modes = (F @ vectors[:, keep]).reshape(n_landmarks, 3, len(keep))
+
+    E = rows(model.expression)
+    moving = np.flatnonzero(np.sqrt((E**2).sum(1)).max(0, initial=0.0) > 0.3)
+    return ShapeBasis(
+        mean=np.nan_to_num(mean),
+        present=present,
+        modes=modes,
+        identity_given_shape=vectors[: B.shape[2], keep],
+        expression=E[..., moving],
+        expression_index=moving,
+    )

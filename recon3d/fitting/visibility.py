@@ -1,0 +1,83 @@
+"""Which landmarks the face itself hides."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon3d.geometry import vertex_normals
+from recon3d.types import FaceModel, LandmarkEmbedding
+
+CELL_MM = 3.0
+"""Size of a cell of the depth grid: a few times the mean edge of a 7 000 vertex head."""
+
+
+def surface_points(values: np.ndarray, triangles, embedding: LandmarkEmbedding) -> np.ndarray:
+    """Interpolate per-vertex values (..., V, 3) at embedded points, (..., L, 3); NaN if absent."""
+    corners = values[..., triangles[np.maximum(embedding.triangle, 0)], :].astype(np.float64)
+    out = np.einsum("lk,...lkc->...lc", embedding.barycentric, corners)
+    return np.where((embedding.triangle >= 0)[:, None], out, np.nan)
+
+
+class Visibility:
+    """Looks up, for a direction of view, which landmarks of a model are visible.
+
+    A landmark is visible when its normal faces the camera and nothing of the head lies in front of
+    it. The second is read from a depth grid of the mean head, seen orthographically from the
+    direction rounded to `step` degrees and kept: a track of a thousand views asks for a few dozen
+    directions.
+
+    Parameters
+    ----------
+    model : FaceModel
+    step : float, degrees
+    """
+
+    def __init__(self, model: FaceModel, *, step: float = 6.0):
+        self.step = step
+        mean = model.mean.astype(np.float64)
+        normals = vertex_normals(mean, model.triangles)
+        self.points = surface_points(mean, model.triangles, model.landmarks)
+        n = surface_points(normals, model.triangles, model.landmarks)
+        self.normals = n / (np.linalg.norm(n, axis=1, keepdims=True) + 1e-12)
+        corners = mean[model.triangles]
+        # vertices, edge midpoints and centroids stand in for the surface
+        self.cloud = np.concatenate(
+            [mean, corners.mean(1), ((corners + np.roll(corners, 1, 1)) / 2).reshape(-1, 3)]
+        )
+        self._clear: dict[tuple[int, int], np.ndarray] = {}
+
+    def cosines(self, directions: np.ndarray) -> np.ndarray:
+        """(N, L) cosines between landmark normals and (N, 3) unit directions to the camera."""
+        return directions @ np.nan_to_num(self.normals).T
+
+    def unobstructed(self, directions: np.ndarray) -> np.ndarray:
+        """(N, L) bool, whether nothing of the mean head lies between landmark and camera."""
+        yaw = np.degrees(np.arctan2(directions[:, 0], directions[:, 2]))
+        pitch = np.degrees(np.arcsin(np.clip(directions[:, 1], -1, 1)))
+        keys = np.rint(np.stack([yaw, pitch], 1) / self.step).astype(int)
+        out = np.empty((len(directions), len(self.points)), bool)
+        for n, key in enumerate(map(tuple, keys)):
+            if key not in self._clear:
+                self._clear[key] = self._look(*(np.radians(self.step * k) for k in key))
+            out[n] = self._clear[key]
+        return out
+
+    def _look(self, yaw: float, pitch: float) -> np.ndarray:
+        d = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+        right = np.array([np.cos(yaw), 0.0, -np.sin(yaw)])
+        axes = np.stack([right, np.cross(d, right)])
+        plane = self.cloud @ axes.T
+        low = plane.min(0)
+        shape = np.ceil((plane.max(0) - low) / CELL_MM).astype(int) + 1
+        depth = self.cloud @ d
+        order = np.argsort(depth)
+        cell = ((plane - low) / CELL_MM).astype(int)
+        grid = np.full(shape, -np.inf)
+        # sorted by depth: the nearest is written last and stays
+        grid[cell[order, 0], cell[order, 1]] = depth[order]
+        points = np.nan_to_num(self.points)
+        at = np.clip(((points @ axes.T - low) / CELL_MM).astype(int), 0, shape - 1)
+        # a cell of a slanted surface spans some depth itself
+        cosine = np.clip(np.nan_to_num(self.normals) @ d, 0.25, 1.0)
+        slack = 4.0 + CELL_MM * np.sqrt(1 - cosine**2) / cosine
+        return points @ d >= grid[at[:, 0], at[:, 1]] - slack
