@@ -6,23 +6,32 @@ Names are loaded on first use, so that importing this package costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 _WHERE = {
+    "BackendStatus": "interface",
     "Fragments": "fragments",
     "Rasteriser": "interface",
+    "antialias": "antialiasing",
+    "attribute_derivatives": "texture",
+    "available_backends": "interface",
+    "edge_neighbours": "antialiasing",
     "get_rasteriser": "interface",
-    "rasterise": "interface",
     "interpolate_attributes": "attributes",
+    "interpolate_attributes_adjoint": "attributes",
+    "irradiance": "shading",
+    "irradiance_adjoint": "shading",
+    "mip_pyramid": "texture",
+    "rasterise": "interface",
+    "sample_texture": "texture",
+    "sample_texture_adjoint": "texture",
+    "shade": "shading",
+    "spherical_harmonics": "shading",
+    "texture_level": "texture",
     "vertex_normals": "attributes",
+    "vertex_normals_adjoint": "attributes",
 }
 
 __all__ = sorted(_WHERE)
-
-if TYPE_CHECKING:
-    from recon3d.rendering.attributes import interpolate_attributes, vertex_normals
-    from recon3d.rendering.fragments import Fragments
-    from recon3d.rendering.interface import Rasteriser, get_rasteriser, rasterise
 
 
 def __getattr__(name: str):

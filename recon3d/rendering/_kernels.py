@@ -102,8 +102,10 @@ def setup_triangles(
         if not (x_max > 0 and y_max > 0 and x_min < width and y_min < height):
             continue
         if in_front == 3:
-            area = abs(det) / (v[0, 2] * v[1, 2] * v[2, 2]) * abs(
-                K[0, 0] * K[1, 1] - K[0, 1] * K[1, 0]
+            area = (
+                abs(det)
+                / (v[0, 2] * v[1, 2] * v[2, 2])
+                * abs(K[0, 0] * K[1, 1] - K[0, 1] * K[1, 0])
             )
             if area < MIN_AREA:
                 continue
@@ -381,3 +383,159 @@ def scatter_triangle_gradients(
             grad_vertices[k, 0] += dn[1] * vertices[j, 2] - dn[2] * vertices[j, 1]
             grad_vertices[k, 1] += dn[2] * vertices[j, 0] - dn[0] * vertices[j, 2]
             grad_vertices[k, 2] += dn[0] * vertices[j, 1] - dn[1] * vertices[j, 0]
+
+
+@kernel
+def barycentric_jacobian_rows(vertices, triangles, Kinv, det, face, zbuf, bary, row0, row1, out):
+    """out (H, W, 3, 2): derivative of the barycentric coordinates by the pixel's x and y."""
+    gx = np.empty(3)
+    gy = np.empty(3)
+    for r in range(row0, row1):
+        for c in range(face.shape[1]):
+            f = face[r, c]
+            if f < 0:
+                for i in range(3):
+                    out[r, c, i, 0] = 0
+                    out[r, c, i, 1] = 0
+                continue
+            inverse_sum = zbuf[r, c] / det[f]
+            for i in range(3):
+                j = triangles[f, (i + 1) % 3]
+                k = triangles[f, (i + 2) % 3]
+                n0 = vertices[j, 1] * vertices[k, 2] - vertices[j, 2] * vertices[k, 1]
+                n1 = vertices[j, 2] * vertices[k, 0] - vertices[j, 0] * vertices[k, 2]
+                n2 = vertices[j, 0] * vertices[k, 1] - vertices[j, 1] * vertices[k, 0]
+                gx[i] = n0 * Kinv[0, 0] + n1 * Kinv[1, 0] + n2 * Kinv[2, 0]
+                gy[i] = n0 * Kinv[0, 1] + n1 * Kinv[1, 1] + n2 * Kinv[2, 1]
+            sx = gx[0] + gx[1] + gx[2]
+            sy = gy[0] + gy[1] + gy[2]
+            for i in range(3):
+                out[r, c, i, 0] = (gx[i] - bary[r, c, i] * sx) * inverse_sum
+                out[r, c, i, 1] = (gy[i] - bary[r, c, i] * sy) * inverse_sum
+
+
+@kernel
+def _cell(coordinate, length):
+    """The two texels that a coordinate lies between, clamped to the border, and its fraction."""
+    x = coordinate * length - 0.5
+    if not x > -1.0:  # also catches NaN, which must not become an index
+        x = -1.0
+    if x > length:
+        x = float(length)
+    low = math.floor(x)
+    first = min(max(low, 0), length - 1)
+    second = min(max(low + 1, 0), length - 1)
+    return first, second, x - low
+
+
+@kernel
+def _levels(level, count):
+    """First mip level, number of levels to blend (1 or 2), and the share of the second."""
+    if not level > 0:
+        return 0, 1, 0.0
+    if level >= count - 1:
+        return count - 1, 1, 0.0
+    first = int(level)
+    share = level - first
+    return first, 1 if share == 0 else 2, share
+
+
+@kernel
+def sample_rows(pyramid, table, uv, level, mask, row0, row1, out):
+    """Trilinear lookup. pyramid (P, C): all levels flattened; table (L, 3): offset, rows, cols."""
+    channels = pyramid.shape[1]
+    for r in range(row0, row1):
+        for c in range(uv.shape[1]):
+            for k in range(channels):
+                out[r, c, k] = 0
+            if not mask[r, c]:
+                continue
+            first, blended, share = _levels(level[r, c], len(table))
+            for step in range(blended):
+                weight = 1.0 - share if step == 0 else share
+                offset = table[first + step, 0]
+                rows = table[first + step, 1]
+                cols = table[first + step, 2]
+                x0, x1, fx = _cell(uv[r, c, 0], cols)
+                y0, y1, fy = _cell(1.0 - uv[r, c, 1], rows)
+                w00 = weight * (1 - fy) * (1 - fx)
+                w01 = weight * (1 - fy) * fx
+                w10 = weight * fy * (1 - fx)
+                w11 = weight * fy * fx
+                for k in range(channels):
+                    out[r, c, k] += (
+                        w00 * pyramid[offset + y0 * cols + x0, k]
+                        + w01 * pyramid[offset + y0 * cols + x1, k]
+                        + w10 * pyramid[offset + y1 * cols + x0, k]
+                        + w11 * pyramid[offset + y1 * cols + x1, k]
+                    )
+
+
+@kernel
+def sample_rows_adjoint(table, uv, level, mask, row0, row1, grad, out):
+    """Transpose of `sample_rows`: adds grad (H, W, C) to out (P, C)."""
+    channels = out.shape[1]
+    for r in range(row0, row1):
+        for c in range(uv.shape[1]):
+            if not mask[r, c]:
+                continue
+            first, blended, share = _levels(level[r, c], len(table))
+            for step in range(blended):
+                weight = 1.0 - share if step == 0 else share
+                offset = table[first + step, 0]
+                rows = table[first + step, 1]
+                cols = table[first + step, 2]
+                x0, x1, fx = _cell(uv[r, c, 0], cols)
+                y0, y1, fy = _cell(1.0 - uv[r, c, 1], rows)
+                w00 = weight * (1 - fy) * (1 - fx)
+                w01 = weight * (1 - fy) * fx
+                w10 = weight * fy * (1 - fx)
+                w11 = weight * fy * fx
+                for k in range(channels):
+                    g = grad[r, c, k]
+                    out[offset + y0 * cols + x0, k] += w00 * g
+                    out[offset + y0 * cols + x1, k] += w01 * g
+                    out[offset + y1 * cols + x0, k] += w10 * g
+                    out[offset + y1 * cols + x1, k] += w11 * g
+
+
+@kernel
+def sample_rows_coordinates(pyramid, table, uv, level, mask, row0, row1, grad, grad_uv, grad_level):
+    """Gradient of `sample_rows` with respect to uv and level."""
+    channels = pyramid.shape[1]
+    for r in range(row0, row1):
+        for c in range(uv.shape[1]):
+            du = 0.0
+            dv = 0.0
+            dl = 0.0
+            if mask[r, c]:
+                first, blended, share = _levels(level[r, c], len(table))
+                for step in range(blended):
+                    weight = 1.0 - share if step == 0 else share
+                    offset = table[first + step, 0]
+                    rows = table[first + step, 1]
+                    cols = table[first + step, 2]
+                    x0, x1, fx = _cell(uv[r, c, 0], cols)
+                    y0, y1, fy = _cell(1.0 - uv[r, c, 1], rows)
+                    along = 0.0
+                    down = 0.0
+                    value = 0.0
+                    for k in range(channels):
+                        p00 = pyramid[offset + y0 * cols + x0, k]
+                        p01 = pyramid[offset + y0 * cols + x1, k]
+                        p10 = pyramid[offset + y1 * cols + x0, k]
+                        p11 = pyramid[offset + y1 * cols + x1, k]
+                        g = grad[r, c, k]
+                        along += g * ((1 - fy) * (p01 - p00) + fy * (p11 - p10))
+                        down += g * ((1 - fx) * (p10 - p00) + fx * (p11 - p01))
+                        value += g * (
+                            (1 - fy) * ((1 - fx) * p00 + fx * p01)
+                            + fy * ((1 - fx) * p10 + fx * p11)
+                        )
+                    du += weight * along * cols
+                    dv -= weight * down * rows
+                    if blended == 2:
+                        dl += -value if step == 0 else value
+            grad_uv[r, c, 0] = du
+            grad_uv[r, c, 1] = dv
+            grad_level[r, c] = dl

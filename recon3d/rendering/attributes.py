@@ -52,6 +52,35 @@ def interpolate_attributes(
     return interpolate_attributes_reference(fragments, attributes, triangles)
 
 
+def interpolate_attributes_adjoint(
+    fragments: Fragments,
+    grad: Tensor,  # (N, H, W, C)
+    triangles: Tensor,  # (F, 3)
+    count: int,
+) -> Tensor:
+    """The transpose of `interpolate_attributes`: gather pictures at the vertices.
+
+    Parameters
+    ----------
+    fragments : Fragments of N views
+    grad : (N, H, W, C)
+    triangles : (F, 3) int64
+    count : int, number of vertices V
+
+    Returns
+    -------
+    (V, C), summed over views
+    """
+    check_shape(grad, "N H W C", "grad")
+    with torch.enable_grad():
+        attributes = grad.new_zeros((count, grad.shape[-1])).requires_grad_()
+        frozen = Fragments(
+            fragments.pix_to_face, fragments.zbuf.detach(), fragments.barycentric.detach()
+        )
+        image = interpolate_attributes(frozen, attributes, triangles)
+        return torch.autograd.grad(image, attributes, grad.to(image.dtype))[0]
+
+
 def vertex_normals(
     vertices: Tensor,  # (..., V, 3) mm
     triangles: Tensor,  # (F, 3)
@@ -77,6 +106,23 @@ def vertex_normals(
     for i in range(3):
         total = total.index_add(-2, triangles[:, i], face)
     return normalise(total)
+
+
+def vertex_normals_adjoint(vertices: Tensor, triangles: Tensor, grad: Tensor) -> Tensor:
+    """The transposed Jacobian of `vertex_normals` at ``vertices``, applied to ``grad``.
+
+    Parameters
+    ----------
+    vertices, grad : (..., V, 3)
+    triangles : (F, 3) int64
+
+    Returns
+    -------
+    (..., V, 3)
+    """
+    with torch.enable_grad():
+        point = vertices.detach().requires_grad_()
+        return torch.autograd.grad(vertex_normals(point, triangles), point, grad)[0]
 
 
 def normalise(vectors: Tensor) -> Tensor:

@@ -96,3 +96,67 @@ class InterpolateNative(torch.autograd.Function):
 
 def numpy_dtype(tensor: Tensor):
     return np.float64 if tensor.dtype == torch.float64 else np.float32
+
+
+class SampleNative(torch.autograd.Function):
+    """Pyramid (N or 1, P, C), uv (N, H, W, 2) and level (N, H, W) to (N, H, W, C)."""
+
+    @staticmethod
+    def forward(ctx, pyramid, uv, level, mask, table):
+        rows = np.asarray(table, np.int64)
+        flat, places, levels, wanted = _arrays(pyramid, uv, level, mask)
+        shared = len(flat) == 1
+        out = [
+            native.sample(flat[0 if shared else n], rows, *view)
+            for n, view in enumerate(zip(places, levels, wanted))
+        ]
+        ctx.table = rows
+        ctx.save_for_backward(pyramid, uv, level, mask)
+        return torch.from_numpy(np.stack(out))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        pyramid, uv, level, mask = ctx.saved_tensors
+        flat, places, levels, wanted, grad = _arrays(pyramid, uv, level, mask, grad)
+        shared = len(flat) == 1
+        grad_pyramid = grad_uv = grad_level = None
+        views = list(enumerate(zip(places, levels, wanted)))
+        if ctx.needs_input_grad[0]:
+            parts = [native.sample_adjoint(ctx.table, *view, grad[n]) for n, view in views]
+            grad_pyramid = np.sum(parts, 0)[None] if shared else np.stack(parts)
+            grad_pyramid = torch.from_numpy(grad_pyramid)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            parts = [
+                native.sample_coordinates(flat[0 if shared else n], ctx.table, *view, grad[n])
+                for n, view in views
+            ]
+            grad_uv = torch.from_numpy(np.stack([part[0] for part in parts]))
+            grad_level = torch.from_numpy(np.stack([part[1] for part in parts]))
+        return grad_pyramid, grad_uv, grad_level, None, None
+
+
+def splat(table, uv: Tensor, level: Tensor, mask: Tensor, grad: Tensor) -> Tensor:
+    """Adjoint of the texture lookup, summed over views: (P, C)."""
+    rows = np.asarray(table, np.int64)
+    total = None
+    for view in zip(*_arrays(uv, level, mask, grad)):
+        part = native.sample_adjoint(rows, *view)
+        total = part if total is None else total + part
+    return torch.from_numpy(total)
+
+
+def barycentric_jacobian(fragments, points: Tensor, triangles: Tensor, Kinv: Tensor) -> Tensor:
+    """d barycentric / d (x, y) of the pixel: (N, H, W, 3, 2)."""
+    corners = native.check_triangles(triangles.numpy(), points.shape[-2])
+    views = zip(
+        *_arrays(points.double(), Kinv.double()),
+        *_arrays(fragments.pix_to_face, fragments.zbuf, fragments.barycentric),
+    )
+    return torch.from_numpy(
+        np.stack([native.barycentric_jacobian(p, corners, *rest) for p, *rest in views])
+    )
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)

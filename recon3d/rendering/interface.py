@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon3d.checks import check_shape
-from recon3d.errors import BackendUnavailable, InputError
+from recon3d.errors import InputError
 from recon3d.rendering.fragments import Fragments
 
 DEFAULT_NEAR = 1e-2
@@ -124,31 +124,40 @@ def rasterise(
     if not bool(torch.isfinite(vertices).all()):
         bad = int((~torch.isfinite(vertices).all(-1)).sum())
         raise InputError(f"vertices: {bad} of them are not finite")
-    views, (K, R, t) = _batch(vertices, K.to(vertices), R.to(vertices), t.to(vertices))
-    for name, value in (("K", K), ("R", R), ("t", t)):
-        if not bool(torch.isfinite(value).all()):
-            raise InputError(f"{name} is not finite")
-    in_camera = vertices @ R.mT + t[:, None, :]
-    in_camera = in_camera.expand(views, -1, -1)
+    in_camera, K = to_camera(vertices, K, R, t)
     member = backend if isinstance(backend, Rasteriser) else get_rasteriser(backend, vertices)
-    return member.rasterise(
-        in_camera, triangles, K, size, near=near, cull_backfaces=cull_backfaces
-    )
+    return member.rasterise(in_camera, triangles, K, size, near=near, cull_backfaces=cull_backfaces)
 
 
-def _batch(vertices, K, R, t):
-    """Number of views, and K, R, t with that many rows."""
+def to_camera(vertices: Tensor, K: Tensor, R: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertices in camera axes, and K, both with one row a view.
+
+    Parameters
+    ----------
+    vertices, K, R, t : as in `rasterise`
+
+    Returns
+    -------
+    vertices : (N, V, 3) mm
+    K : (N, 3, 3) px
+    """
+    K, R, t = (value.to(vertices) for value in (K, R, t))
     K = K[None] if K.ndim == 2 else K
     R = R[None] if R.ndim == 2 else R
     t = t[None] if t.ndim == 1 else t
+    check_shape(vertices, "... V 3", "vertices")
     check_shape(K, "N 3 3", "K")
     check_shape(R, "N 3 3", "R")
     check_shape(t, "N 3", "t")
+    for name, value in (("K", K), ("R", R), ("t", t)):
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} is not finite")
     counts = {len(K), len(R), len(t)} | ({len(vertices)} if vertices.ndim == 3 else set())
     views = max(counts)
     if not counts <= {1, views}:
         raise InputError(f"vertices, K, R and t are for different numbers of views: {counts}")
-    return views, (K.expand(views, 3, 3), R.expand(views, 3, 3), t.expand(views, 3))
+    points = vertices @ R.mT + t[:, None, :]
+    return points.expand(views, -1, -1), K.expand(views, 3, 3)
 
 
 @dataclass(frozen=True)

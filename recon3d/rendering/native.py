@@ -99,9 +99,7 @@ def rasterise_uv(
     barycentric : (T, T, 3) float32, -1 where empty
     """
     check_shape(uv, "U 2", "uv")
-    face, _, barycentric = rasterise_numpy(
-        uv, triangles_uv, np.eye(3), (size, size), uv_space=True
-    )
+    face, _, barycentric = rasterise_numpy(uv, triangles_uv, np.eye(3), (size, size), uv_space=True)
     return face, barycentric
 
 
@@ -285,3 +283,80 @@ def check_intrinsics(K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(K).all() or determinant == 0:
         raise InputError(f"K is not an invertible intrinsic matrix: {K.tolist()}")
     return K, np.linalg.inv(K)
+
+
+def barycentric_jacobian(vertices, triangles, Kinv, face, zbuf, barycentric):
+    """Derivative (H, W, 3, 2) of the barycentric coordinates by the pixel's x and y."""
+    det = np.empty(len(triangles))
+    kernels.triangle_determinants(vertices, triangles, det)
+    out = np.empty((*face.shape, 3, 2), barycentric.dtype)
+    starts = row_chunks(face.shape)
+
+    def rows(i):
+        kernels.barycentric_jacobian_rows(
+            vertices,
+            triangles,
+            Kinv,
+            det,
+            face,
+            zbuf,
+            barycentric,
+            starts[i],
+            starts[i + 1],
+            out,
+        )
+
+    run_chunks(rows, len(starts) - 1)
+    return out
+
+
+def sample(pyramid, table, uv, level, mask):
+    """Texture lookup of one view: pyramid (P, C), table (L, 3), uv (H, W, 2) -> (H, W, C)."""
+    out = np.empty((*uv.shape[:2], pyramid.shape[1]), pyramid.dtype)
+    starts = row_chunks(uv.shape)
+
+    def rows(i):
+        kernels.sample_rows(pyramid, table, uv, level, mask, starts[i], starts[i + 1], out)
+
+    run_chunks(rows, len(starts) - 1)
+    return out
+
+
+def sample_adjoint(table, uv, level, mask, grad):
+    """Transpose of `sample`: grad (H, W, C) -> (P, C)."""
+    starts = row_chunks(uv.shape)
+    chunks = len(starts) - 1
+    texels = int(table[-1, 0] + table[-1, 1] * table[-1, 2])
+    out = np.zeros((chunks, texels, grad.shape[-1]), grad.dtype)
+
+    def rows(i):
+        kernels.sample_rows_adjoint(table, uv, level, mask, starts[i], starts[i + 1], grad, out[i])
+
+    run_chunks(rows, chunks)
+    for part in out[1:]:
+        out[0] += part
+    return out[0]
+
+
+def sample_coordinates(pyramid, table, uv, level, mask, grad):
+    """Gradient of `sample` with respect to uv (H, W, 2) and level (H, W)."""
+    grad_uv = np.empty(uv.shape, pyramid.dtype)
+    grad_level = np.empty(uv.shape[:2], pyramid.dtype)
+    starts = row_chunks(uv.shape)
+
+    def rows(i):
+        kernels.sample_rows_coordinates(
+            pyramid,
+            table,
+            uv,
+            level,
+            mask,
+            starts[i],
+            starts[i + 1],
+            grad,
+            grad_uv,
+            grad_level,
+        )
+
+    run_chunks(rows, len(starts) - 1)
+    return grad_uv, grad_level
