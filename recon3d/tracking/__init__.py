@@ -1,0 +1,16 @@
+"""Detect faces, find their landmarks, follow people, judge quality, choose views."""
+
+from recon3d.tracking.landmarks import LANDMARKERS, load_landmarker
+from recon3d.tracking.settings import TrackingSettings
+from recon3d.tracking.topology import IBUG68, MIRROR
+from recon3d.tracking.tracker import TrackingResult, track_faces
+
+__all__ = [
+    "IBUG68",
+    "LANDMARKERS",
+    "MIRROR",
+    "TrackingResult",
+    "TrackingSettings",
+    "load_landmarker",
+    "track_faces",
+]

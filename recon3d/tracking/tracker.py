@@ -1,0 +1,574 @@
+"""Follow faces through frames, put the pieces of one person together, choose views."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recon3d.tracking.appearance import CutDetector, Gallery, describe_face
+from recon3d.tracking.crops import FacePlace
+from recon3d.tracking.detection import Detection, FaceDetector, same_place, tile_grid
+from recon3d.tracking.landmarks import Landmarker, load_landmarker
+from recon3d.tracking.observe import Mesh, measure, mesh_with, observe, quality, sharpness
+from recon3d.tracking.settings import TrackingSettings
+from recon3d.tracking.views import Candidate, Reservoir, cut_patch
+from recon3d.types import FaceObservation, FaceTrack, Frame, ImagePatch
+
+NO_FACE = "no face found"
+TOO_SMALL = "face too small"
+BAD_MESH = "landmarks disagree with their mirror image"
+NO_MESH = "face detected, no landmarks found"
+TOO_SHORT = "seen in too few frames"
+TOO_MANY = "more people than max_people"
+
+# Appearance distances (1 - correlation): the same person at a like yaw, and certainly not.
+_LIKE, _UNLIKE = 0.25, 0.55
+_EMBEDDINGS_PER_PIECE = 5
+
+Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(H, W, 3) uint8 RGB and (478, 2) landmarks in it, to a (D,) vector."""
+
+
+@dataclass(frozen=True)
+class TrackingResult:
+    """What tracking found.
+
+    Attributes
+    ----------
+    tracks : tuple of FaceTrack
+        Most usable frames first.
+    dropped : tuple of dict
+        ``{"reason", "frames"}``: frames without a usable face, counted by reason.
+    n_frames : int
+        Frames looked at.
+    """
+
+    tracks: tuple[FaceTrack, ...]
+    dropped: tuple[dict, ...]
+    n_frames: int
+
+
+def track_faces(
+    frames: Iterable[Frame],
+    settings: TrackingSettings | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+    embedder: Embedder | None = None,
+    seed: int = 0,
+) -> TrackingResult:
+    """Track every face through the frames of one or several cameras.
+
+    Parameters
+    ----------
+    frames : iterable of Frame
+        In order, one source after another. Looked at once; only the pixels around chosen faces
+        are kept.
+    settings : TrackingSettings, optional
+    progress : callable, optional
+        Given the number of frames done after each.
+    embedder : callable, optional
+        Face embedding, (H, W, 3) uint8 RGB and (478, 2) landmarks to a vector. With it a person is
+        known again across cuts, gaps and cameras; without it only place and looks join pieces, and
+        only across short gaps.
+    seed : int
+        Of the jitter. Same frames, same seed, same machine: same tracks.
+
+    Returns
+    -------
+    TrackingResult
+
+    Raises
+    ------
+    BackendUnavailable
+        If the landmark source that the settings ask for cannot be used here.
+    """
+    settings = settings or TrackingSettings()
+    # The chosen source is loaded first: what it lacks must be said before any work is done.
+    source = load_landmarker(settings)
+    mesher = source if settings.landmarks == "mediapipe" else load_landmarker(settings, "mediapipe")
+    detector = FaceDetector(settings)
+    tracker = _Tracker(settings, detector, mesher, embedder)
+    try:
+        for frame in frames:
+            tracker.step(frame)
+            if progress is not None:
+                progress(tracker.n_frames)
+        people = tracker.finish()
+        tracks = tuple(
+            _face_track(number, person, source, mesher, settings, seed)
+            for number, person in enumerate(people)
+        )
+    finally:
+        detector.close()
+        source.close()
+        if mesher is not source:
+            mesher.close()
+    return TrackingResult(tracks, tracker.dropped(tracks), tracker.n_frames)
+
+
+@dataclass
+class _Record:
+    """One observed frame of a person, without pixels."""
+
+    frame_index: int
+    source: int
+    time: float
+    yaw: float
+    pitch: float
+    face_px: float
+    quality: float
+
+
+@dataclass
+class _Piece:
+    """One face followed without a break."""
+
+    source: int
+    shot: int
+    reservoir: Reservoir
+    gallery: Gallery = field(default_factory=Gallery)
+    records: list[_Record] = field(default_factory=list)
+    mesh: Mesh | None = None
+    first_mesh: Mesh | None = None
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    contact_until: float = -1.0
+
+    @property
+    def time(self) -> float:
+        return self.records[-1].time
+
+    def predict(self, time: float) -> FacePlace:
+        """Where it should be: at constant velocity, for no longer than a quarter of a second."""
+        place = self.mesh.place
+        ahead = min(time - self.time, 0.25)
+        return FacePlace(place.centre + self.velocity * ahead, place.size, place.roll)
+
+    def take(self, mesh: Mesh, record: _Record) -> None:
+        if self.records:
+            elapsed = max(record.time - self.time, 1e-3)
+            speed = (mesh.place.centre - self.mesh.place.centre) / elapsed
+            # Half the new speed: a mesh jumps a little from frame to frame.
+            self.velocity = 0.5 * self.velocity + 0.5 * speed if elapsed < 0.5 else np.zeros(2)
+        else:
+            self.first_mesh = mesh
+        self.mesh = mesh
+        self.records.append(record)
+
+
+@dataclass
+class _Person:
+    """Pieces that belong together."""
+
+    reservoir: Reservoir
+    gallery: Gallery
+    records: list[_Record]
+    embeddings: list[np.ndarray]
+    last: _Piece
+    complete: bool
+    """Whether it was there in every frame of its shots: stills are never too short."""
+
+    def frames(self) -> set[tuple[int, int]]:
+        return {(record.source, record.frame_index) for record in self.records}
+
+
+class _Tracker:
+    """The state between frames."""
+
+    def __init__(
+        self,
+        settings: TrackingSettings,
+        detector: FaceDetector,
+        mesher: Landmarker,
+        embedder: Embedder | None,
+    ):
+        self.settings = settings
+        self.detector = detector
+        self.mesher = mesher
+        self.embedder = embedder
+        self.n_frames = 0
+        self.active: list[_Piece] = []
+        self.people: list[_Person] = []
+        self.reasons: dict[str, list[tuple[int, int]]] = {}
+        self.cuts = CutDetector()
+        self.shot = 0
+        self.shot_frames: Counter = Counter()
+        self.since_detection = 0
+        self.next_tile = 0
+        self.source: int | None = None
+
+    # -- one frame ------------------------------------------------------------------------------
+
+    def step(self, frame: Frame) -> None:
+        """Take in one frame."""
+        new_source = frame.source != self.source
+        if new_source:
+            self.cuts = CutDetector()
+        cut = self.cuts(frame.image) or new_source
+        if cut:
+            self._close(list(self.active))
+            self.shot += 1
+            self.source = frame.source
+        self.n_frames += 1
+        self.shot_frames[self.shot] += 1
+
+        for piece in list(self.active):
+            if frame.time - piece.time > self.settings.max_gap_s:
+                self._close([piece])
+        pieces = self.active
+        places = [piece.predict(frame.time) for piece in pieces]
+        faces, missing = self._follow(frame, pieces, places)
+        reason = NO_FACE
+        self.since_detection += 1
+        if cut or missing or not pieces or self.since_detection >= self.settings.detect_every:
+            self.since_detection = 0
+            found = self._detect(frame, everything=cut or (not pieces and self.n_frames % 5 == 0))
+            reason = self._add_detected(frame, found, faces)
+        if not self._assign(frame, pieces, places, faces):
+            self.reasons.setdefault(reason, []).append((frame.source, frame.index))
+
+    def _follow(self, frame, pieces, places):
+        """Meshes where the known faces should be; whether one was not there."""
+        faces: list[_Face] = []
+        missing = False
+        meshes = observe(frame.image, places, self.mesher, self.settings)
+        for place, mesh in zip(places, meshes, strict=True):
+            good = mesh is not None and self._good(mesh) and same_place(mesh.place, place, 0.6)
+            if not good:
+                missing = True
+                continue
+            twin = next((face for face in faces if same_place(face.mesh.place, mesh.place)), None)
+            if twin is not None:
+                missing = True
+                continue
+            faces.append(_Face(mesh, 1.0))
+        return faces, missing
+
+    def _detect(self, frame: Frame, everything: bool) -> list[Detection]:
+        height, width = frame.image.shape[:2]
+        tiles = tile_grid(width, height, self.settings.min_face_px)
+        if not everything and tiles:
+            count = min(self.settings.tiles_per_frame, len(tiles))
+            turn = [(self.next_tile + i) % len(tiles) for i in range(count)]
+            self.next_tile = (self.next_tile + count) % len(tiles)
+            tiles = [tiles[i] for i in turn]
+        # A lost face is looked for closely where it was.
+        for piece in self.active:
+            place = piece.predict(frame.time)
+            reach = 1.6 * place.size
+            x0, y0 = np.maximum(place.centre - reach, 0).astype(int)
+            x1, y1 = np.minimum(place.centre + reach, [width, height]).astype(int)
+            if frame.time - piece.time > 0 and x1 - x0 > 16 and y1 - y0 > 16:
+                tiles.append((int(x0), int(y0), int(x1), int(y1)))
+        return self.detector(frame.image, tiles)
+
+    def _add_detected(self, frame: Frame, found: list[Detection], faces: list[_Face]) -> str:
+        """Add the meshes of new detections to `faces`; returns why none was added, if so."""
+        settings = self.settings
+        fresh = [
+            detection
+            for detection in found
+            if all(not same_place(detection.place, face.mesh.place) for face in faces)
+        ]
+        meshes = observe(
+            frame.image, [detection.place for detection in fresh], self.mesher, settings
+        )
+        reason = NO_FACE
+        for detection, mesh in zip(fresh, meshes, strict=True):
+            if mesh is None:
+                reason = NO_MESH if reason == NO_FACE else reason
+            elif not self._good(mesh):
+                small = mesh.place.size / 1.25 < settings.min_face_px
+                reason = TOO_SMALL if small else BAD_MESH
+            elif all(not same_place(mesh.place, face.mesh.place) for face in faces):
+                faces.append(_Face(mesh, detection.score))
+        return reason
+
+    def _good(self, mesh: Mesh) -> bool:
+        # The face's height stands for its width: a turned face is not a smaller one.
+        return (
+            mesh.disagreement <= self.settings.max_mirror_disagreement
+            and mesh.place.size / 1.25 >= self.settings.min_face_px
+        )
+
+    def _assign(self, frame, pieces, places, faces) -> bool:
+        """Give faces to pieces, start pieces with what is left; whether any face was taken."""
+        from scipy.optimize import linear_sum_assignment
+
+        self._mark_contacts(frame, pieces, places)
+        looks = [describe_face(frame.image, face.mesh.place) for face in faces]
+        taken: set[int] = set()
+        matched: list[tuple[_Piece, int]] = []
+        if pieces and faces:
+            cost = np.array(
+                [
+                    [
+                        self._cost(frame, piece, place, face.mesh, look)
+                        for face, look in zip(faces, looks)
+                    ]
+                    for piece, place in zip(pieces, places)
+                ]
+            )
+            for i, j in zip(*linear_sum_assignment(np.minimum(cost, 1e3))):
+                if cost[i, j] < 1e3:
+                    matched.append((pieces[i], int(j)))
+                    taken.add(int(j))
+        for piece, j in matched:
+            self._take(frame, piece, faces[j].mesh, looks[j])
+        for j, face in enumerate(faces):
+            if j not in taken and face.score >= self.settings.min_detection_score:
+                piece = _Piece(frame.source, self.shot, Reservoir(self.settings.max_views))
+                self._take(frame, piece, face.mesh, looks[j])
+                self.active.append(piece)
+                taken.add(j)
+        return bool(taken)
+
+    def _mark_contacts(self, frame, pieces, places) -> None:
+        for i, a in enumerate(places):
+            for j in range(i):
+                b = places[j]
+                if np.linalg.norm(a.centre - b.centre) < 0.9 * max(a.size, b.size):
+                    pieces[i].contact_until = pieces[j].contact_until = frame.time + 1.0
+
+    def _cost(self, frame, piece: _Piece, place: FacePlace, mesh: Mesh, look) -> float:
+        gap = frame.time - piece.time
+        size = max(place.size, mesh.place.size)
+        distance = float(np.linalg.norm(mesh.place.centre - place.centre)) / size
+        ratio = abs(np.log(mesh.place.size / place.size))
+        if distance > 0.6 + 3 * gap or ratio > 0.5 + gap:
+            return np.inf
+        motion = distance / (0.35 + 1.5 * gap) + 2 * ratio
+        away = piece.gallery.distance(look, mesh.angles[0])
+        if not np.isfinite(away):
+            return motion
+        # Two people near each other: looks decide. Alone: only a face gone astray is refused.
+        touching = frame.time < piece.contact_until
+        lost = gap > 3.5 / 25
+        if away > _UNLIKE and (touching or lost):
+            return np.inf
+        return motion + (8.0 if touching else 2.0 if lost else 0.5) * away
+
+    def _take(self, frame: Frame, piece: _Piece, mesh: Mesh, look: np.ndarray) -> None:
+        crispness = sharpness(frame.image, mesh.place)
+        good = quality(mesh, crispness, self.settings)
+        yaw, pitch, _ = (float(a) for a in mesh.angles)
+        record = _Record(frame.index, frame.source, frame.time, yaw, pitch, mesh.face_px, good)
+        piece.take(mesh, record)
+        if frame.time >= piece.contact_until:
+            piece.gallery.add(look, yaw)
+        if piece.reservoir.would_keep(good, yaw, pitch):
+            patch = cut_patch(frame, mesh, self.settings.view_margin)
+            size = frame.image.shape[1], frame.image.shape[0]
+            piece.reservoir.add(
+                Candidate(frame.index, frame.source, frame.time, size, mesh, good, crispness, patch)
+            )
+
+    # -- pieces to people -----------------------------------------------------------------------
+
+    def _close(self, pieces: list[_Piece]) -> None:
+        """End pieces: each joins a known person or becomes one."""
+        for piece in pieces:
+            self.active.remove(piece)
+            person = _Person(
+                piece.reservoir,
+                piece.gallery,
+                piece.records,
+                self._embed(piece),
+                piece,
+                len(piece.records) >= self.shot_frames[piece.shot],
+            )
+            near = [(self._person_distance(person, other), other) for other in self.people]
+            near = [(distance, other) for distance, other in near if distance < 1]
+            if near:
+                _merge_into(min(near, key=lambda pair: pair[0])[1], person)
+            else:
+                self.people.append(person)
+        while len(self.people) > self.settings.max_people:
+            weakest = min(self.people, key=lambda p: sum(r.quality for r in p.records))
+            self.people = [p for p in self.people if p is not weakest]
+            self._forget(weakest, TOO_MANY)
+
+    def _embed(self, piece: _Piece) -> list[np.ndarray]:
+        if self.embedder is None:
+            return []
+        out = []
+        for candidate in piece.reservoir.spread(_EMBEDDINGS_PER_PIECE):
+            landmarks = candidate.mesh.landmarks - np.array(candidate.patch.origin)
+            out.append(np.asarray(self.embedder(candidate.patch.image, landmarks), np.float64))
+        return out
+
+    def _person_distance(self, a: _Person, b: _Person) -> float:
+        """Below 1: the same person. `a` is the later one."""
+        if a.frames() & b.frames():
+            return np.inf  # nobody is in two places of one picture
+        settings = self.settings
+        apart = np.inf
+        if a.embeddings and b.embeddings:
+            pairs = np.linalg.norm(
+                np.stack(a.embeddings)[:, None] - np.stack(b.embeddings)[None], axis=2
+            )
+            # Views at like angles agree best; one lucky pair alone decides nothing.
+            apart = float(np.sort(pairs.ravel())[: max(1, pairs.size // 3)].mean())
+            apart /= settings.same_person
+        first, last = a.last.records[0], b.last.records[-1]
+        gap = first.time - last.time
+        if first.source != last.source or not 0 <= gap <= settings.rejoin_gap_s:
+            return apart
+        here, there = a.last.first_mesh.place, b.last.mesh.place
+        size = max(here.size, there.size)
+        distance = float(np.linalg.norm(here.centre - there.centre)) / size
+        ratio = max(here.size, there.size) / min(here.size, there.size)
+        looks = b.gallery.distance_to(a.gallery)
+        if distance < 0.8 + 2 * gap and ratio < 1.5 + gap and looks < _LIKE and apart < 1.3:
+            return min(apart, 0.5 + looks)
+        return apart
+
+    def finish(self) -> list[_Person]:
+        """End everything; people with most usable frames first."""
+        self._close(list(self.active))
+        people = self.people
+        merged = self.embedder is not None
+        while merged:
+            merged = False
+            pairs = [
+                (self._person_distance(b, a), i, j)
+                for i, a in enumerate(people)
+                for j, b in enumerate(people[:i])
+            ]
+            if pairs and min(pairs)[0] < 1:
+                _, i, j = min(pairs)
+                _merge_into(people[j], people[i])
+                del people[i]
+                merged = True
+        kept = []
+        for person in people:
+            if len(person.records) < self.settings.min_track_frames and not person.complete:
+                self._forget(person, TOO_SHORT)
+            else:
+                kept.append(person)
+        return sorted(kept, key=lambda p: (-len(p.records), p.records[0].frame_index))
+
+    def _forget(self, person: _Person, reason: str) -> None:
+        self.reasons.setdefault(reason, []).extend(person.frames())
+
+    def dropped(self, tracks: tuple[FaceTrack, ...]) -> tuple[dict, ...]:
+        """Frames that are in no track, by reason, the commonest first."""
+        covered = {
+            pair
+            for track in tracks
+            for pair in zip(track.source.tolist(), track.frame_index.tolist())
+        }
+        counts = Counter()
+        for reason, frames in self.reasons.items():
+            left = set(frames) - covered
+            covered |= left
+            if left:
+                counts[reason] = len(left)
+        return tuple({"reason": reason, "frames": n} for reason, n in counts.most_common())
+
+
+@dataclass(frozen=True)
+class _Face:
+    """A face seen in the present frame; the score of what found it."""
+
+    mesh: Mesh
+    score: float
+
+
+def _merge_into(person: _Person, other: _Person) -> None:
+    person.reservoir.extend(other.reservoir)
+    person.gallery.merge(other.gallery)
+    person.records = sorted(person.records + other.records, key=lambda r: (r.source, r.frame_index))
+    person.embeddings = (person.embeddings + other.embeddings)[-4 * _EMBEDDINGS_PER_PIECE :]
+    latest = max(person.last, other.last, key=lambda p: (p.source, p.records[-1].frame_index))
+    person.last = latest
+    person.complete = person.complete and other.complete
+
+
+def _face_track(
+    number: int,
+    person: _Person,
+    source: Landmarker,
+    mesher: Landmarker,
+    settings: TrackingSettings,
+    seed: int,
+) -> FaceTrack:
+    views = tuple(
+        _observation(candidate, source, mesher, settings, seed)
+        for candidate in person.reservoir.ordered()
+    )
+    records = sorted(person.records, key=lambda r: (r.source, r.frame_index))
+
+    def column(name: str, kind) -> np.ndarray:
+        return np.array([getattr(record, name) for record in records], kind)
+
+    return FaceTrack(
+        id=number,
+        views=views,
+        frame_index=column("frame_index", np.int64),
+        source=column("source", np.int64),
+        time=column("time", np.float32),
+        yaw=column("yaw", np.float32),
+        pitch=column("pitch", np.float32),
+        face_px=column("face_px", np.float32),
+        quality=column("quality", np.float32),
+    )
+
+
+def _observation(
+    candidate: Candidate,
+    source: Landmarker,
+    mesher: Landmarker,
+    settings: TrackingSettings,
+    seed: int,
+) -> FaceObservation:
+    """A view with its landmarks measured by jitter, on the pixels that were kept."""
+    mesh, patch = candidate.mesh, candidate.patch
+    origin = np.array(patch.origin, np.float64)
+    place = FacePlace(mesh.place.centre - origin, mesh.place.size, mesh.place.roll)
+    landmarks, covariance, depth = _measured(candidate, patch, place, mesher, settings, seed)
+    if source is not mesher:
+        rng = np.random.default_rng([seed, candidate.source, candidate.frame_index])
+        other = measure(patch.image, place, source, settings, rng)
+        if other is not None:
+            mean, spread, other_depth, known = other
+            # Points that the source does not know stay where the mesh has them, and say nothing.
+            landmarks = np.where(known[:, None], mean + origin, landmarks)
+            covariance = spread
+            depth = np.where(known, other_depth, depth) if other_depth.any() else depth
+    mesh = mesh_with(mesh, landmarks, covariance)
+    yaw, pitch, roll = (float(a) for a in mesh.angles)
+    return FaceObservation(
+        frame_index=candidate.frame_index,
+        source=candidate.source,
+        time=candidate.time,
+        image_size=candidate.image_size,
+        box=mesh.box,
+        landmarks=landmarks,
+        covariance=covariance,
+        depth=depth,
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+        quality=candidate.quality,
+        sharpness=candidate.sharpness,
+        brightness=mesh.brightness,
+        patch=ImagePatch(patch.image, patch.origin),
+    )
+
+
+def _measured(candidate, patch, place, mesher, settings, seed):
+    from recon3d.tracking.observe import stabilised_covariance
+
+    rng = np.random.default_rng([seed, candidate.source, candidate.frame_index])
+    measured = measure(patch.image, place, mesher, settings, rng)
+    mesh = candidate.mesh
+    if measured is None:
+        # No second look succeeded: the first one stands, with the spread of a bad fit.
+        sigma = settings.max_mirror_disagreement * 0.5 * place.size
+        spread = np.broadcast_to(sigma**2 * np.eye(2), (len(mesh.landmarks), 2, 2))
+        return mesh.landmarks, stabilised_covariance(spread, place.size), mesh.depth
+    mean, covariance, depth, _ = measured
+    return mean + np.array(patch.origin), covariance, depth
