@@ -22,9 +22,8 @@ import math
 import numpy as np
 from numba import njit
 
-# A doubled projected area below this (px^2) counts as degenerate: it hits a pixel centre by
-# accident only, and the gradient of its barycentric coordinates grows like 1 / area.
-MIN_AREA = 1e-5
+from recon3d.rendering._constants import MIN_AREA
+
 TINY = 5e-324
 
 
@@ -539,3 +538,201 @@ def sample_rows_coordinates(pyramid, table, uv, level, mask, row0, row1, grad, g
             grad_uv[r, c, 0] = du
             grad_uv[r, c, 1] = dv
             grad_level[r, c] = dl
+
+
+@kernel
+def edge_lines(vertices, triangles, Kinv, lines, det):
+    """Edge functions (F, 9) of all triangles with their own sign, and det (F,)."""
+    for f in range(len(triangles)):
+        for i in range(3):
+            j = triangles[f, (i + 1) % 3]
+            k = triangles[f, (i + 2) % 3]
+            n0 = vertices[j, 1] * vertices[k, 2] - vertices[j, 2] * vertices[k, 1]
+            n1 = vertices[j, 2] * vertices[k, 0] - vertices[j, 0] * vertices[k, 2]
+            n2 = vertices[j, 0] * vertices[k, 1] - vertices[j, 1] * vertices[k, 0]
+            for m in range(3):
+                lines[f, 3 * i + m] = n0 * Kinv[0, m] + n1 * Kinv[1, m] + n2 * Kinv[2, m]
+            if i == 0:
+                a = triangles[f, 0]
+                det[f] = vertices[a, 0] * n0 + vertices[a, 1] * n1 + vertices[a, 2] * n2
+
+
+@kernel
+def find_outlines(vertices, triangles, neighbours, lines, det, outline):
+    """outline (F, 3): whether the surface ends at, or folds behind, an edge as seen here."""
+    for f in range(len(triangles)):
+        for i in range(3):
+            g = neighbours[f, i, 0]
+            if g < 0:
+                outline[f, i] = True
+                continue
+            w = triangles[g, neighbours[f, i, 1]]
+            j = triangles[f, (i + 1) % 3]
+            k = triangles[f, (i + 2) % 3]
+            n0 = vertices[j, 1] * vertices[k, 2] - vertices[j, 2] * vertices[k, 1]
+            n1 = vertices[j, 2] * vertices[k, 0] - vertices[j, 0] * vertices[k, 2]
+            n2 = vertices[j, 0] * vertices[k, 1] - vertices[j, 1] * vertices[k, 0]
+            side = n0 * vertices[w, 0] + n1 * vertices[w, 1] + n2 * vertices[w, 2]
+            outline[f, i] = side * det[f] >= 0
+
+
+@kernel
+def walk(f, stop, ax, ay, bx, by, lines, det, outline, neighbours, max_steps):
+    """Walk over the surface from (ax, ay) in triangle f towards (bx, by) until it ends.
+
+    Returns the triangle and edge at which it ends, (-1, 0) if it does not, (-1, 1) if the walk
+    arrives on another triangle than stop.
+    """
+    entry = -1
+    for _ in range(max_steps):
+        if det[f] == 0:
+            return -1, 0
+        sign = 1.0 if det[f] > 0 else -1.0
+        nearest = math.inf
+        local = -1
+        for i in range(3):
+            if i == entry:
+                continue
+            at_a = (lines[f, 3 * i] * ax + (lines[f, 3 * i + 1] * ay + lines[f, 3 * i + 2])) * sign
+            at_b = (lines[f, 3 * i] * bx + (lines[f, 3 * i + 1] * by + lines[f, 3 * i + 2])) * sign
+            if at_b < at_a:
+                s = at_a / (at_a - at_b)
+                if s < nearest:
+                    nearest = s
+                    local = i
+        if nearest >= 1:
+            return -1, 1 if f != stop else 0
+        if outline[f, local]:
+            return f, local
+        g = neighbours[f, local, 0]
+        entry = neighbours[f, local, 1]
+        f = g
+    return -1, 0
+
+
+@kernel
+def outline_crossings(face, zbuf, lines, det, outline, neighbours, row0, row1, max_steps):
+    """Outlines between the pixels of the rows row0..row1 and their right and lower neighbours.
+
+    Returns records (M, 4) of front pixel, back pixel, triangle and edge, and crossings (M,), the
+    share of the way from the front to the back centre at which the edge lies.
+    """
+    height, width = face.shape
+    records = np.empty((256, 4), np.int64)
+    crossings = np.empty(256)
+    count = 0
+    for r in range(row0, row1):
+        for c in range(width):
+            for horizontal in (True, False):
+                r2 = r if horizontal else r + 1
+                c2 = c + 1 if horizontal else c
+                if r2 >= height or c2 >= width or face[r, c] == face[r2, c2]:
+                    continue
+                if face[r, c] < 0 or (face[r2, c2] >= 0 and zbuf[r2, c2] < zbuf[r, c]):
+                    ra, ca, rb, cb = r2, c2, r, c
+                else:
+                    ra, ca, rb, cb = r, c, r2, c2
+                f, edge = walk(
+                    face[ra, ca],
+                    face[rb, cb],
+                    ca + 0.5,
+                    ra + 0.5,
+                    cb + 0.5,
+                    rb + 0.5,
+                    lines,
+                    det,
+                    outline,
+                    neighbours,
+                    max_steps,
+                )
+                if f < 0 and edge == 1 and face[rb, cb] >= 0:
+                    # the nearer pixel's surface runs on below the other: it is the other that ends
+                    ra, ca, rb, cb = rb, cb, ra, ca
+                    f, edge = walk(
+                        face[ra, ca],
+                        face[rb, cb],
+                        ca + 0.5,
+                        ra + 0.5,
+                        cb + 0.5,
+                        rb + 0.5,
+                        lines,
+                        det,
+                        outline,
+                        neighbours,
+                        max_steps,
+                    )
+                if f < 0:
+                    continue
+                a = lines[f, 3 * edge]
+                b = lines[f, 3 * edge + 1]
+                # each outline is used along the axis it crosses more steeply, so it counts once
+                if (abs(a) >= abs(b)) != horizontal:
+                    continue
+                at_a = a * (ca + 0.5) + (b * (ra + 0.5) + lines[f, 3 * edge + 2])
+                at_b = a * (cb + 0.5) + (b * (rb + 0.5) + lines[f, 3 * edge + 2])
+                if at_a == at_b:
+                    continue
+                s = at_a / (at_a - at_b)
+                if not (s >= 0 and s <= 1):
+                    continue
+                if count == len(records):
+                    more = np.empty((2 * count, 4), np.int64)
+                    more[:count] = records
+                    records = more
+                    more_crossings = np.empty(2 * count)
+                    more_crossings[:count] = crossings
+                    crossings = more_crossings
+                records[count, 0] = ra * width + ca
+                records[count, 1] = rb * width + cb
+                records[count, 2] = f
+                records[count, 3] = edge
+                crossings[count] = s
+                count += 1
+    return records[:count], crossings[:count]
+
+
+@kernel
+def blend_outlines(image, records, crossings, out):
+    """Blend each pair of pixels; image and out (P, C), out a copy of image."""
+    for m in range(len(records)):
+        front = records[m, 0]
+        back = records[m, 1]
+        s = crossings[m]
+        # past the middle the edge covers part of the far pixel, before it it leaves part of the
+        # near one open
+        receiver = back if s >= 0.5 else front
+        for k in range(image.shape[1]):
+            out[receiver, k] += (s - 0.5) * (image[front, k] - image[back, k])
+
+
+@kernel
+def blend_outlines_backward(image, records, crossings, lines, width, grad, grad_image, moments):
+    """Adjoint of `blend_outlines`; grad_image starts as a copy of grad, moments (F, 9) at 0."""
+    for m in range(len(records)):
+        front = records[m, 0]
+        back = records[m, 1]
+        f = records[m, 2]
+        edge = records[m, 3]
+        s = crossings[m]
+        receiver = back if s >= 0.5 else front
+        grad_s = 0.0
+        for k in range(image.shape[1]):
+            g = grad[receiver, k]
+            grad_s += g * (image[front, k] - image[back, k])
+            grad_image[front, k] += (s - 0.5) * g
+            grad_image[back, k] -= (s - 0.5) * g
+        xa = front % width + 0.5
+        ya = front // width + 0.5
+        xb = back % width + 0.5
+        yb = back // width + 0.5
+        a = lines[f, 3 * edge]
+        b = lines[f, 3 * edge + 1]
+        c = lines[f, 3 * edge + 2]
+        at_a = a * xa + (b * ya + c)
+        at_b = a * xb + (b * yb + c)
+        square = (at_a - at_b) ** 2
+        da = -at_b / square * grad_s
+        db = at_a / square * grad_s
+        moments[f, 3 * edge] += da * xa + db * xb
+        moments[f, 3 * edge + 1] += da * ya + db * yb
+        moments[f, 3 * edge + 2] += da + db

@@ -136,6 +136,36 @@ class SampleNative(torch.autograd.Function):
         return grad_pyramid, grad_uv, grad_level, None, None
 
 
+class AntialiasNative(torch.autograd.Function):
+    """Image (N, H, W, C), camera-space vertices (N, V, 3) and K^-1 (N, 3, 3) to an image."""
+
+    @staticmethod
+    def forward(ctx, image, vertices, Kinv, pix_to_face, zbuf, triangles, neighbours, max_steps):
+        points, inverse = _arrays(vertices.double(), Kinv.double())
+        pictures, face, depth = _arrays(image, pix_to_face, zbuf)
+        found = [
+            native.outlines(p, triangles, neighbours, ki, f, z, max_steps)
+            for p, ki, f, z in zip(points, inverse, face, depth)
+        ]
+        ctx.arrays = (points, inverse, triangles, found)
+        ctx.save_for_backward(image)
+        return torch.from_numpy(
+            np.stack([native.blend(p, *view[1:]) for p, view in zip(pictures, found)])
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        points, inverse, triangles, found = ctx.arrays
+        (pictures,) = _arrays(*ctx.saved_tensors)
+        parts = [
+            native.blend_backward(p, triangles, ki, picture, *view, g)
+            for p, ki, picture, view, g in zip(points, inverse, pictures, found, grad.numpy())
+        ]
+        gradients = (torch.from_numpy(np.stack(part)).to(grad.dtype) for part in zip(*parts))
+        return (*gradients, None, None, None, None, None)
+
+
 def splat(table, uv: Tensor, level: Tensor, mask: Tensor, grad: Tensor) -> Tensor:
     """Adjoint of the texture lookup, summed over views: (P, C)."""
     rows = np.asarray(table, np.int64)

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from recon3d.checks import check_shape
 from recon3d.errors import InputError
+from recon3d.rendering._constants import DEFAULT_NEAR
 from recon3d.rendering.fragments import Fragments
-
-DEFAULT_NEAR = 1e-2
 
 
 class Rasteriser(abc.ABC):
@@ -201,4 +200,30 @@ def get_rasteriser(name: str = "auto", like: Tensor | None = None) -> Rasteriser
         name = "pytorch3d" if on_gpu and importlib.util.find_spec("pytorch3d") else "native"
     if name == "native":
         return NativeRasteriser()
-    raise InputError(f"there is no rasteriser {name!r}")
+    if name == "reference":
+        from recon3d.rendering.reference import ReferenceRasteriser
+
+        return ReferenceRasteriser()
+    if name == "pytorch3d":
+        from recon3d.rendering.pytorch3d import PyTorch3DRasteriser
+
+        return PyTorch3DRasteriser()
+    raise InputError(
+        f"there is no rasteriser {name!r}; there are auto, native, reference and pytorch3d"
+    )
+
+
+def available_backends() -> list[BackendStatus]:
+    """What rasterisers can be used here, the one that ``auto`` takes on a CPU first."""
+    import numba
+
+    from recon3d.rendering._threads import get_num_threads
+    from recon3d.rendering.pytorch3d import status
+
+    return [
+        BackendStatus(
+            "native", True, f"numba {numba.__version__}, CPU, {get_num_threads()} threads"
+        ),
+        BackendStatus("reference", True, f"torch {torch.__version__}, slow"),
+        status(),
+    ]

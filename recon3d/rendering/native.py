@@ -10,10 +10,8 @@ import numpy as np
 from recon3d.checks import check_shape
 from recon3d.errors import InputError
 from recon3d.rendering import _kernels as kernels
+from recon3d.rendering._constants import DEFAULT_NEAR
 from recon3d.rendering._threads import get_num_threads, run_chunks
-
-DEFAULT_NEAR = 1e-2
-"""Nearest depth that is drawn, in units of the vertices (mm)."""
 
 SMALL = 128 * 128
 """Pictures up to this many pixels are drawn by the calling thread alone."""
@@ -360,3 +358,54 @@ def sample_coordinates(pyramid, table, uv, level, mask, grad):
 
     run_chunks(rows, len(starts) - 1)
     return grad_uv, grad_level
+
+
+def outlines(vertices, triangles, neighbours, Kinv, face, zbuf, max_steps):
+    """Outlines between neighbouring pixels of one view.
+
+    Returns
+    -------
+    lines : (F, 9), records : (M, 4), crossings : (M,), see `_kernels.outline_crossings`
+    """
+    lines = np.empty((len(triangles), 9))
+    det = np.empty(len(triangles))
+    outline = np.empty((len(triangles), 3), np.bool_)
+    kernels.edge_lines(vertices, triangles, Kinv, lines, det)
+    kernels.find_outlines(vertices, triangles, neighbours, lines, det, outline)
+    starts = row_chunks(face.shape)
+    parts = [None] * (len(starts) - 1)
+
+    def rows(i):
+        parts[i] = kernels.outline_crossings(
+            face, zbuf, lines, det, outline, neighbours, starts[i], starts[i + 1], max_steps
+        )
+
+    run_chunks(rows, len(parts))
+    return (
+        lines,
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+    )
+
+
+def blend(image, records, crossings):
+    """Antialias one view: image (H, W, C) -> (H, W, C)."""
+    flat = image.reshape(-1, image.shape[-1])
+    out = flat.copy()
+    kernels.blend_outlines(flat, records, crossings, out)
+    return out.reshape(image.shape)
+
+
+def blend_backward(vertices, triangles, Kinv, image, lines, records, crossings, grad):
+    """Gradients of `blend`: image (H, W, C), vertices (V, 3), K^-1 (3, 3)."""
+    flat = image.reshape(-1, image.shape[-1])
+    grad = np.ascontiguousarray(grad).reshape(flat.shape)
+    grad_image = grad.copy()
+    moments = np.zeros((1, len(triangles), 9))
+    kernels.blend_outlines_backward(
+        flat, records, crossings, lines, image.shape[1], grad, grad_image, moments[0]
+    )
+    grad_det = np.zeros((1, len(triangles)))
+    return grad_image.reshape(image.shape), *finish_gradient(
+        vertices, triangles, Kinv, moments, grad_det
+    )
