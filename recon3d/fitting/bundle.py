@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class Priors:
     log_focal, log_focal_std : (S,)
     pair : (N,) bool, view n is coupled to view n + 1 (the last is False)
     pair_information : (N, 6 + E') inverse variance of the change from view n to n + 1
+    pair_mean : (N, 6 + E') expected change: the motion of the frames around
     iris_ratio : float or None
         Iris diameter over the root mean square size of the landmark set, both in the picture.
     """
@@ -92,6 +93,7 @@ class Priors:
     log_focal_std: np.ndarray
     pair: np.ndarray
     pair_information: np.ndarray
+    pair_mean: np.ndarray
     iris_ratio: float | None = None
 
 
@@ -213,11 +215,6 @@ class Problem:
         r, w = Y[..., 2] - m.depth[views], m.depth_count[views]
         return r - (w * r).sum(1, keepdims=True) / np.maximum(w.sum(1, keepdims=True), 1e-12)
 
-    def _changes(self, state: State) -> np.ndarray:
-        """(N - 1, P) change of pose and expression from each view to the next."""
-        turn = so3_log(state.R[1:] @ state.R[:-1].transpose(0, 2, 1))
-        return np.concatenate([turn, np.diff(state.place, axis=0), np.diff(state.e, axis=0)], 1)
-
     def _prior_cost(self, state: State) -> float:
         s, prior = self.settings, self.priors
         total = 0.5 * float(state.q @ state.q)
@@ -230,7 +227,7 @@ class Problem:
             total += 0.5 * self._iris(state.q) ** 2
         if prior.pair.any():
             pair = prior.pair[:-1]
-            d2 = prior.pair_information[:-1] * self._changes(state) ** 2
+            d2 = prior.pair_information[:-1] * (_changes(state) - prior.pair_mean[:-1]) ** 2
             total += 0.5 * float(d2[pair].sum())
         return total
 
@@ -324,14 +321,14 @@ class Problem:
         if not prior.pair.any():
             return
         info = np.where(prior.pair[:-1, None], prior.pair_information[:-1], 0.0)
-        change = self._changes(state)
+        change = _changes(state)
         J2 = left_jacobian_inverse(change[:, :3])
         J1 = -J2.transpose(0, 2, 1)
         I3 = info[:, :3, None]
         system.V[1:, :3, :3] += J2.transpose(0, 2, 1) @ (I3 * J2)
         system.V[:-1, :3, :3] += J1.transpose(0, 2, 1) @ (I3 * J1)
         system.C[:, :3, :3] += J1.transpose(0, 2, 1) @ (I3 * J2)
-        pull = info * change
+        pull = info * (change - prior.pair_mean[:-1])
         system.b[1:, :3] += (J2.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
         system.b[:-1, :3] += (J1.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
         k = np.arange(3, self.P)
@@ -411,6 +408,12 @@ class Problem:
             if gain < tolerance * cost:
                 break
         return state, cost, taken
+
+
+def _changes(state: State) -> np.ndarray:
+    """(N - 1, P) change of pose and expression from each view to the next."""
+    turn = so3_log(state.R[1:] @ state.R[:-1].transpose(0, 2, 1))
+    return np.concatenate([turn, np.diff(state.place, axis=0), np.diff(state.e, axis=0)], 1)
 
 
 def _shorten(w: np.ndarray, longest: float) -> np.ndarray:
@@ -590,30 +593,48 @@ def _iris_ratio(points: np.ndarray, usable: np.ndarray, size_px: np.ndarray) -> 
     return float(np.median(values)) if len(values) else None
 
 
-def _pairs(
-    track: FaceTrack, settings: FittingSettings, scale: np.ndarray, n_expression: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which views are coupled to the next, and how tightly."""
-    views = track.views
-    pair = np.zeros(len(views), bool)
-    information = np.zeros((len(views), 6 + n_expression))
-    if not settings.smooth:
-        return pair, information
-    for n, (a, b) in enumerate(itertools.pairwise(views)):
-        gap = b.time - a.time
-        if a.source != b.source or not 0 < gap <= settings.smooth_gap:
-            continue
-        pair[n] = True
-        shift = settings.shift_rate * gap * np.sqrt(scale[n] * scale[n + 1]) + 0.25
+def _with_smoothness(
+    priors: Priors, track: FaceTrack, state: State, settings: FittingSettings
+) -> Priors:
+    """Couple neighbouring views of one shot.
+
+    A head turns steadily rather than keeping still: a view is expected to move on as the frames
+    around it do, by the median rate of up to five steps (which one outlier does not move), and
+    the rate of that motion loosens the tie.
+    """
+    views, N, P = track.views, len(track.views), 6 + state.e.shape[1]
+    pair = np.zeros(N, bool)
+    information, mean = np.zeros((N, P)), np.zeros((N, P))
+    gap = np.zeros(max(N - 1, 0))
+    if settings.smooth and N > 1:
+        gap = np.diff([v.time for v in views])
+        same = np.array([a.source == b.source for a, b in pairwise(views)])
+        pair[:-1] = same & (gap > 0) & (gap <= settings.smooth_gap)
+    if not pair.any():
+        return replace(priors, pair=pair, pair_information=information, pair_mean=mean)
+    rates = _changes(state)[:, :6] / np.maximum(gap, 1e-6)[:, None]
+    shot = np.concatenate([[0], np.cumsum(~pair[:-1])])[:-1]
+    scale = np.exp(state.place[:, 2])
+    for n in np.flatnonzero(pair):
+        window = np.arange(max(n - 2, 0), min(n + 3, N - 1))
+        window = window[pair[window] & (shot[window] == shot[n])]
+        # two steps say nothing about a third: expect half of what they show
+        rate = np.median(rates[window], 0) * (1 - 1 / len(window))
+        mean[n, :6] = rate * gap[n]
+        px = np.sqrt(scale[n] * scale[n + 1])
         std = np.concatenate(
             [
-                np.full(3, np.radians(settings.rotation_rate * gap)),
-                [shift, shift, settings.scale_rate * gap],
-                np.full(n_expression, settings.expression_rate * gap),
+                np.full(3, np.radians(settings.rotation_rate) * gap[n]),
+                np.full(2, settings.shift_rate * gap[n] * px + 0.25),
+                [settings.scale_rate * gap[n]],
+                np.full(P - 6, settings.expression_rate * gap[n]),
             ]
         )
+        std[:3] += 0.5 * np.linalg.norm(mean[n, :3])
+        std[3:5] += 0.5 * np.linalg.norm(mean[n, 3:5])
+        std[5] += 0.5 * abs(mean[n, 5])
         information[n] = std**-2
-    return pair, information
+    return replace(priors, pair=pair, pair_information=information, pair_mean=mean)
 
 
 def _view_weights(error: np.ndarray, known: np.ndarray, settings: FittingSettings) -> np.ndarray:
@@ -677,8 +698,6 @@ def fit_track(
         raise InputError(
             f"track {track.id}: no view has the six finite landmarks that a pose needs"
         )
-    pair, information = _pairs(track, settings, np.exp(state.place[:, 2]), state.e.shape[1])
-    priors = replace(priors, pair=pair, pair_information=information)
     view_weight = _view_weights(error, known, settings)
     total = settings.rounds * settings.iterations
     done, steps, costs = 0, 0, []
@@ -691,6 +710,7 @@ def fit_track(
 
     for round_number in range(settings.rounds):
         measurements = renewal(state, view_weight)
+        priors = _with_smoothness(priors, track, state, settings)
         problem = Problem(basis, settings, measurements, priors)
         if settings.iris_mm is not None:
             size_px = np.exp(state.place[:, 2]) * problem.size(state.q)
@@ -731,7 +751,7 @@ def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings)
         log_focal = np.log(np.broadcast_to(focal, (S,)))
         std = np.full(S, 1e-4)
     N = len(track.views)
-    return Priors(log_focal, std, np.zeros(N, bool), np.zeros((N, 6)))
+    return Priors(log_focal, std, np.zeros(N, bool), np.zeros((N, 6)), np.zeros((N, 6)))
 
 
 def _initial_state(
@@ -830,7 +850,7 @@ def _result(
     # what the face hides was not used, though the solver kept a hundredth of it
     used_landmarks = weights > max(2 * settings.hidden_weight, 1e-3)
     residuals = np.where(used_landmarks[..., None], renewal.points - points, np.nan)
-    identity_flat = model.identity.reshape(I, -1).astype(np.float64)
+    identity_flat = model.identity.reshape(I, 3 * model.n_vertices).astype(np.float64)
     variance = ((np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ identity_flat) ** 2).sum(0)
     uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
     good = view_weight > 0

@@ -118,6 +118,7 @@ def synthetic_track(
     expression = np.clip(0.6 * wave, 0, 1)
     per_source = -(-n_views // sources)
     views = []
+    step = 2.4 / n_views  # at most about 100 degrees a second
     focals = focal * np.linspace(1.0, 1.3, sources)
     for n in range(n_views):
         source = n // per_source
@@ -135,7 +136,7 @@ def synthetic_track(
             FaceObservation(
                 frame_index=n,
                 source=source,
-                time=n / 25,
+                time=n * step,
                 image_size=size,
                 box=np.concatenate([low, high]),
                 landmarks=points,

@@ -1,0 +1,7 @@
+import pytest
+from synthetic_head import synthetic_model
+
+
+@pytest.fixture(scope="session")
+def model():
+    return synthetic_model()
