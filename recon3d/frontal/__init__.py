@@ -1,0 +1,18 @@
+"""The frontal view: layout, neutral render, and what lies around the face."""
+
+from recon3d.frontal.settings import FrontalSettings
+
+__all__ = ["FrontalSettings", "frontal_camera", "render_frontal"]
+
+
+def __getattr__(name: str):
+    # The rasteriser's compiler is loaded with the first picture, not with the command line.
+    if name == "render_frontal":
+        from recon3d.frontal.view import render_frontal
+
+        return render_frontal
+    if name == "frontal_camera":
+        from recon3d.frontal.camera import frontal_camera
+
+        return frontal_camera
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,32 @@
+"""Settings of the frontal view."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FrontalSettings(BaseModel):
+    """How the pose-normalised picture is drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    distance_mm: float = Field(
+        3000.0, gt=300, description="From the camera to the eyes; long, as for a portrait."
+    )
+    modelling: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="Share of the neutral light that comes from the front; the rest comes from "
+        "everywhere.",
+    )
+    surroundings: bool = Field(
+        True, description="Bring hair, ears, neck and background from the frames."
+    )
+    surroundings_views: int = Field(
+        5, ge=1, description="Frames that may contribute to what lies around the face."
+    )
+    white_balance: float = Field(
+        1.0, ge=0, le=1, description="How much of the estimated colour of the light is taken out."
+    )
+    exposure: float = Field(
+        1.0, ge=0, le=1, description="How far the face is brought to normal brightness."
+    )

@@ -1,0 +1,233 @@
+"""The pose-normalised picture: neutral pose, expression and light."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from recon3d.colour import linear_to_srgb, to_uint8
+from recon3d.errors import InputError
+from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
+from recon3d.frontal.pyramid import blend, push_pull
+from recon3d.frontal.settings import FrontalSettings
+from recon3d.frontal.surroundings import bring_surroundings, continued_depth
+from recon3d.frontal.tone import compress, neutral_gains
+from recon3d.geometry import project, transform, vertex_normals
+from recon3d.rendering.native import rasterise_numpy
+from recon3d.types import FaceFit, FaceTexture, FaceTrack, FrontalView
+
+SUPERSAMPLING = 2
+"""The surface is drawn finer by this factor and averaged down, which smooths its outline."""
+
+
+def render_frontal(
+    track: FaceTrack,
+    fit: FaceFit,
+    texture: FaceTexture,
+    settings: FrontalSettings | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> FrontalView:
+    """Draw the frontal picture.
+
+    Parameters
+    ----------
+    track : FaceTrack
+        Whose frames show what lies around the face.
+    fit : FaceFit
+    texture : FaceTexture
+    settings : FrontalSettings
+    progress : callable, optional
+        Told how much is done and how much there is.
+
+    Returns
+    -------
+    FrontalView
+        With ``image`` equal to ``raw``; a refiner may replace it.
+
+    Raises
+    ------
+    InputError
+        If the neutral surface is not finite.
+    """
+    settings = settings or FrontalSettings()
+    report = progress or (lambda done, total=None: None)
+    start = time.perf_counter()
+    vertices = fit.neutral
+    if not np.isfinite(vertices).all():
+        raise InputError("the fitted surface is not finite; fit the track again")
+    camera = frontal_camera(fit.model, vertices, settings.distance_mm)
+    surface = _draw(fit, texture, camera, vertices)
+    report(1, 3)
+
+    shade = (1 - settings.modelling) + settings.modelling * np.clip(surface["facing"], 0, 1)
+    face = surface["colour"] * shade[..., None]
+    inside = _face_mask(surface)
+    around = None
+    if settings.surroundings:
+        depth = continued_depth(surface["depth"], surface["covered"])
+        around = bring_surroundings(track, fit, camera, depth, settings.surroundings_views)
+    report(2, 3)
+    if around is not None:
+        matched = _match_to_face(around.image, face, inside, surface["coverage"])
+        linear = _composite(face, matched, inside)
+        seen, density = around.seen, around.density
+        used = around.views
+    else:
+        linear = push_pull(face, surface["coverage"])
+        seen = density = np.zeros((SIZE, SIZE), np.float32)
+        used = []
+
+    skin = surface["colour"][(inside > 0.9) & (surface["plain"] > 0.5)]
+    gains = neutral_gains(skin, balance=settings.white_balance, exposure=settings.exposure)
+    raw = to_uint8(linear_to_srgb(compress((linear * gains).clip(0))))
+    # Around the surface a single frame speaks: less support than fused skin, and what no frame
+    # shows is made up.
+    outside = 1 - inside
+    single = seen * density**2
+    single = single / (single + 0.5)
+    evidence = np.stack(
+        [
+            inside * surface["support"] + outside * single,
+            inside * surface["resolution"] + outside * seen * density,
+            inside * surface["generated"] + outside * (1 - seen),
+        ],
+        axis=-1,
+    )
+    share = float((inside * surface["generated"]).sum() / max(inside.sum(), 1e-6))
+    report(3, 3)
+    return FrontalView(
+        image=raw,
+        raw=raw,
+        evidence=to_uint8(evidence),
+        face_mask=inside.astype(np.float32),
+        normals=surface["normals"],
+        landmarks=project(
+            landmark_points(fit.model, vertices), camera.K, camera.R, camera.t
+        ).astype(np.float32),
+        camera=camera,
+        generated_share=share,
+        info={
+            "gains": [round(float(g), 4) for g in gains],
+            "surrounding_views": used,
+            "seconds": round(time.perf_counter() - start, 2),
+        },
+    )
+
+
+def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.ndarray]:
+    model = fit.model
+    n = SIZE * SUPERSAMPLING
+    K = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0]) @ camera.K
+    seen = transform(vertices, camera.R, camera.t)
+    face, depth, barycentric = rasterise_numpy(seen, model.triangles, K, (n, n))
+    row, column = np.nonzero(face >= 0)
+    triangle = face[row, column]
+    weight = barycentric[row, column].astype(np.float64)
+    side = len(texture.albedo)
+    uv = np.einsum("pk,pkc->pc", weight, model.uv[model.triangles_uv[triangle]])
+    x = np.full((n, n), -1, np.float32)
+    y = np.full((n, n), -1, np.float32)
+    x[row, column], y[row, column] = uv[:, 0] * side - 0.5, (1 - uv[:, 1]) * side - 0.5
+    coverage = (face >= 0).astype(np.float32)
+
+    def down(image):
+        return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+
+    def average(image):
+        total = down(coverage)
+        total = total if image.ndim == 2 else total[..., None]
+        inside = coverage if image.ndim == 2 else coverage[..., None]
+        return down(image * inside) / np.maximum(total, 1e-6)
+
+    def texel(image, flag=cv2.INTER_LINEAR):
+        return cv2.remap(image.astype(np.float32), x, y, flag, borderMode=cv2.BORDER_REPLICATE)
+
+    def attribute(values):
+        values = np.asarray(values, np.float32)
+        corners = values[model.triangles[triangle]]
+        out = np.zeros((n, n, *values.shape[1:]), np.float32)
+        out[row, column] = np.einsum("pk,pk...->p...", weight.astype(np.float32), corners)
+        return out
+
+    normals = attribute(vertex_normals(vertices, model.triangles))
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+    toward = camera.R[2] * -1.0
+    zero = np.zeros(model.n_vertices, np.float32)
+    region = model.regions.get("face", zero + 1)
+    moving = model.regions.get("eyes", zero) + model.regions.get("mouth", zero)
+    total = down(coverage)
+    drawn = average(np.where(depth > 0, depth, 0).astype(np.float32))
+    small_normals = average(normals)
+    small_normals /= np.maximum(np.linalg.norm(small_normals, axis=-1, keepdims=True), 1e-6)
+    small_normals[total < 0.25] = 0
+    return {
+        "colour": average(texel(texture.albedo, cv2.INTER_CUBIC)).clip(0),
+        "support": average(texel(texture.support)),
+        "resolution": average(texel(texture.resolution)),
+        "generated": average(texel(texture.generated)).clip(0, 1),
+        "facing": average(normals @ toward.astype(np.float32)),
+        "normals": small_normals,
+        "face": average(attribute(region)),
+        "plain": average(attribute(np.clip(1 - 2 * moving, 0, 1))),
+        "coverage": total,
+        "covered": total > 0.99,
+        "depth": drawn,
+    }
+
+
+def _face_mask(surface) -> np.ndarray:
+    """Where the fused surface is shown: the face, softly ending before it turns away."""
+    region = np.clip((surface["face"] - 0.15) / 0.5, 0, 1)
+    facing = np.clip((surface["facing"] - 0.25) / 0.3, 0, 1)
+    mask = region * facing * (surface["coverage"] > 0.99)
+    mask = cv2.erode(mask.astype(np.float32), np.ones((5, 5), np.uint8))
+    # One piece without holes: nostrils and lids turn away, too, and belong to the face.
+    solid = (mask > 0.5).astype(np.uint8)
+    outline, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not outline:
+        return mask
+    largest = max(outline, key=cv2.contourArea)
+    filled = np.zeros_like(solid)
+    cv2.drawContours(filled, [largest], -1, 1, -1)
+    inner = cv2.distanceTransform(filled, cv2.DIST_L2, 5)
+    return np.clip(inner / 12.0, 0, 1).astype(np.float32)
+
+
+def _match_to_face(image, face, inside, coverage) -> np.ndarray:
+    """Give the surroundings the light of the rendered face, smoothly beyond its border."""
+    distance = cv2.distanceTransform((inside > 0.02).astype(np.uint8), cv2.DIST_L2, 5)
+    rim = np.clip(distance / 4.0, 0, 1) * np.clip(2 - distance / 30.0, 0.05, 1)
+    rim = (rim * (coverage > 0.99) * (inside > 0.02)).astype(np.float32)
+    if rim.sum() < 10:
+        return image
+    # Local near the face, one gain for all far from it.
+    near = _ratio(face, image, rim, 14.0)
+    middle = _ratio(face, image, rim, 50.0)
+    overall = (middle * rim[..., None]).sum((0, 1)) / rim.sum()
+    outer = cv2.distanceTransform((inside <= 0.02).astype(np.uint8), cv2.DIST_L2, 5)[..., None]
+    a, b = np.clip(outer / 25.0, 0, 1), np.clip((outer - 20.0) / 90.0, 0, 1)
+    log = (1 - a) * near + a * ((1 - b) * middle + b * overall)
+    return image * np.exp(cv2.GaussianBlur(log.astype(np.float32), (0, 0), 5.0))
+
+
+def _ratio(a, b, weight, blur) -> np.ndarray:
+    w = cv2.GaussianBlur(weight, (0, 0), blur)[..., None]
+    x = cv2.GaussianBlur(a * weight[..., None], (0, 0), blur)
+    y = cv2.GaussianBlur(b * weight[..., None], (0, 0), blur)
+    log = np.clip(np.log((x + 5e-3 * w + 1e-9) / (y + 5e-3 * w + 1e-9)), -1.5, 1.5)
+    trust = np.clip(w * 50, 0, 1)
+    overall = (log * weight[..., None]).sum((0, 1)) / weight.sum()
+    return trust * log + (1 - trust) * overall
+
+
+def _composite(face, around, inside) -> np.ndarray:
+    # Blended in the picture's own tones: in linear light bright detail would spread too far.
+    # Beyond the face's border the front picture is continued by the back one.
+    a = np.maximum(face, 0) ** (1 / 2.2)
+    b = np.maximum(around, 0) ** (1 / 2.2)
+    known = (inside > 0.02).astype(np.float32)[..., None]
+    a = known * a + (1 - known) * b
+    return np.maximum(blend(a, b, inside, 4), 0) ** 2.2

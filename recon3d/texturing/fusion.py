@@ -1,0 +1,219 @@
+"""From the views of a track to one texture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from recon3d.errors import InputError
+from recon3d.geometry import head_angles
+from recon3d.texturing.atlas import Atlas, build_atlas
+from recon3d.texturing.filling import bleed, fill
+from recon3d.texturing.light import Light, fit_light
+from recon3d.texturing.observation import ViewSamples, expression_weights, observe, sample
+from recon3d.texturing.settings import TexturingSettings
+from recon3d.types import FaceFit, FaceTexture, FaceTrack
+
+OUTPUT_PIXEL_MM = 0.45
+"""Size on the face of a pixel of the frontal picture, to which resolution is compared."""
+
+
+def fuse_texture(
+    track: FaceTrack,
+    fit: FaceFit,
+    settings: TexturingSettings | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> FaceTexture:
+    """Fuse all views of a track into the model's texture.
+
+    Parameters
+    ----------
+    track : FaceTrack
+        Its views carry the pixels.
+    fit : FaceFit
+        One entry a view of the track.
+    settings : TexturingSettings
+    progress : callable, optional
+        Told how much is done and how much there is.
+
+    Returns
+    -------
+    FaceTexture
+
+    Raises
+    ------
+    InputError
+        If fit and track do not belong together, or no view shows the surface.
+    """
+    settings = settings or TexturingSettings()
+    report = progress or (lambda done, total=None: None)
+    if len(fit.R) != len(track.views):
+        raise InputError(
+            f"the fit has {len(fit.R)} views and the track {len(track.views)}; fit this track"
+        )
+    start = time.perf_counter()
+    model = fit.model
+    atlas = build_atlas(model, settings.size)
+    texel_mm = atlas.texel_mm(fit.neutral)
+    views = choose_views(track, fit, settings.max_views)
+    steps = 3 * len(views) + 2
+    expression = expression_weights(fit, views, settings.expression_mm)
+
+    samples: list[ViewSamples] = []
+    for done, view in enumerate(views):
+        seen = observe(atlas, fit, track.views[view], view, texel_mm, settings)
+        report(done + 1, steps)
+        if seen is not None and seen.weight.max() > 0:
+            neutral = atlas.interpolate(expression[done])[seen.index]
+            seen.weight *= np.maximum(neutral, 1e-4)
+            samples.append(seen)
+    if not samples:
+        raise InputError(
+            "no view shows the fitted surface: the fit is off, or the track has no pictures"
+        )
+
+    skin = _skin(model, atlas)
+    sources = np.array([track.views[s.view].source for s in samples])
+    light = fit_light(atlas, samples, sources, skin, settings)
+    report(len(views) + 1, steps)
+
+    state = _robust_mean(atlas, samples, light, settings, report, len(views) + 1, steps)
+    albedo, total, variance, trust = state
+    evidence = _evidence(atlas, samples, texel_mm, trust)
+    known = evidence["known"]
+    mirrored = np.zeros(len(atlas), np.float32)
+    if settings.fill:
+        albedo, mirrored = fill(atlas, model.triangles, model.n_vertices, albedo, known)
+    lit = albedo * _mean_shading(atlas, samples, light)
+    report(steps, steps)
+
+    valid = atlas.valid
+    relative = np.sqrt(np.maximum(variance, 1e-6) / np.maximum(evidence["pixels"], 0.02))
+    sigma = relative * (albedo.mean(1) + 0.02) + 0.25 * (1 - known) * albedo.mean(1)
+    seconds = time.perf_counter() - start
+    return FaceTexture(
+        albedo=bleed(atlas.image(albedo), valid),
+        lit=bleed(atlas.image(lit.astype(np.float32)), valid),
+        support=atlas.image(evidence["support"]),
+        resolution=atlas.image(evidence["resolution"]),
+        generated=atlas.image((1 - known).astype(np.float32)),
+        sigma=atlas.image(sigma.astype(np.float32)),
+        valid=valid,
+        info={
+            "views": [int(s.view) for s in samples],
+            "view_trust": [round(float(x), 4) for x in trust],
+            "log_gain": np.round(light.gain, 4).tolist(),
+            "light": np.round(light.harmonics, 4).tolist(),
+            "light_offset": np.round(light.offset, 4).tolist(),
+            "noise": round(light.noise, 4),
+            "mirrored_share": round(float(mirrored.mean()), 4),
+            "observed_share": round(float(known.mean()), 4),
+            "seconds": round(seconds, 2),
+        },
+    )
+
+
+def choose_views(track: FaceTrack, fit: FaceFit, limit: int) -> list[int]:
+    """Numbers of the views to fuse, at most `limit`, the best of every direction.
+
+    Views are taken in turns from bins of yaw and pitch, best first, so that a long stretch of one
+    pose does not crowd out the others.
+    """
+    usable = [
+        i
+        for i, view in enumerate(track.views)
+        if view.patch is not None and fit.view_weight[i] > 0 and np.isfinite(fit.t[i]).all()
+    ]
+    if len(usable) <= limit:
+        return usable
+    angles = head_angles(fit.R[usable])[:, :2]
+    worth = np.array([fit.view_weight[i] * track.views[i].quality for i in usable])
+    cells: dict[tuple[int, int], list[int]] = {}
+    for k in np.argsort(-worth, kind="stable"):
+        cell = tuple(np.round(angles[k] / np.array([12.0, 15.0])).astype(int))
+        cells.setdefault(cell, []).append(usable[k])
+    chosen: list[int] = []
+    depth = 0
+    while len(chosen) < limit:
+        layer = [members[depth] for members in cells.values() if len(members) > depth]
+        chosen += layer[: limit - len(chosen)]
+        depth += 1
+    return sorted(chosen)
+
+
+def _skin(model, atlas: Atlas) -> np.ndarray:
+    face = model.regions.get("face", np.ones(model.n_vertices))
+    moving = sum(model.regions.get(name, 0 * face) for name in ("eyes", "mouth"))
+    return atlas.interpolate(np.clip(face, 0, 1) * np.clip(1 - 2 * moving, 0, 1))
+
+
+def _robust_mean(atlas, samples, light: Light, settings, report, done, steps):
+    """Weighted mean of light-free colours; texels of a frame that disagree lose weight."""
+    n, p = len(samples), len(atlas)
+    trust = np.ones(n)
+    mean = None
+    scale = None
+    for sweep in range(3):
+        total = np.full(p, 1e-9)
+        colour = np.zeros((p, 3))
+        square = np.zeros(p)
+        disagreement = np.zeros(n)
+        for k, s in enumerate(samples):
+            shade = light.shading(k, s.normal)
+            value = sample(s.image, s.x, s.y).clip(0) / shade
+            # Information grows with the sampling density and falls where light is scarce.
+            weight = s.weight * (s.density * OUTPUT_PIXEL_MM) ** 2 * shade.mean(1) ** 2
+            bright = np.clip((0.995 - (value * shade).max(1)) / 0.05, 0.02, 1)
+            weight = weight * bright
+            if mean is not None:
+                error = np.abs(value - mean[s.index]).mean(1) / (mean[s.index].mean(1) + 0.03)
+                disagreement[k] = np.median(error)
+                robust = 1 / (1 + (error / (settings.robust * scale)) ** 2) ** 2
+                weight = weight * robust * trust[k]
+                square[s.index] += weight * error**2
+            total[s.index] += weight
+            colour[s.index] += weight[:, None] * value
+            if sweep > 0:
+                report(done + (sweep - 1) * n + k + 1, steps)
+        if mean is not None:
+            scale_new = np.median(disagreement[disagreement > 0]) if n > 1 else 0.05
+            scale = max(1.5 * float(scale_new), 0.02)
+            trust = 1 / (1 + (disagreement / max(2.5 * np.median(disagreement), 1e-3)) ** 4)
+        else:
+            scale = 3 * max(light.noise, 0.05)
+        mean = colour / total[:, None]
+    variance = square / total
+    return mean.astype(np.float32), total, variance, trust
+
+
+def _evidence(atlas, samples, texel_mm, trust) -> dict[str, np.ndarray]:
+    pixels = np.zeros(len(atlas), np.float32)
+    resolution = np.zeros(len(atlas), np.float32)
+    views = np.zeros(len(atlas), np.float32)
+    typical = max(float(np.median([np.percentile(s.weight, 95) for s in samples])), 1e-9)
+    for k, s in enumerate(samples):
+        share = np.clip(s.weight / typical, 0, 1) * trust[k]
+        density = s.density * OUTPUT_PIXEL_MM
+        pixels[s.index] += share * density**2
+        views[s.index] += share
+        best = density * np.clip(4 * share, 0, 1)
+        resolution[s.index] = np.maximum(resolution[s.index], best)
+    # Half support where the frames hold one pixel for every two of the picture.
+    return {
+        "pixels": pixels,
+        "support": pixels / (pixels + 0.5),
+        "resolution": np.clip(resolution, 0, 1),
+        "known": (views / (views + 0.02)).clip(0, 1) * (views > 0),
+    }
+
+
+def _mean_shading(atlas, samples, light: Light) -> np.ndarray:
+    total = np.full(len(atlas), 1e-6)
+    log = np.zeros((len(atlas), 3))
+    for k, s in enumerate(samples):
+        shade = np.log(light.shading_without_exposure(k, s.normal))
+        total[s.index] += s.weight
+        log[s.index] += s.weight[:, None] * shade
+    return np.exp(log / total[:, None]).astype(np.float32)

@@ -1,0 +1,54 @@
+"""Settings of the texture stage."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TexturingSettings(BaseModel):
+    """How the frames are fused into one texture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(512, ge=32, le=4096, description="Side of the square texture in texels.")
+    max_views: int = Field(
+        50, ge=1, description="At most this many views are fused, the best by quality and angle."
+    )
+    min_cosine: float = Field(
+        0.12,
+        ge=0,
+        lt=1,
+        description="Surface seen more obliquely than this cosine to its normal is not used.",
+    )
+    full_cosine: float = Field(
+        0.45,
+        gt=0,
+        le=1,
+        description="From this cosine on, obliqueness costs only what resolution it costs.",
+    )
+    expression_mm: float = Field(
+        2.0,
+        gt=0,
+        description="Movement of the lids or the lips beyond that of the most neutral view, mm, "
+        "that takes a view's weight there down by a factor exp(-1).",
+    )
+    light: bool = Field(True, description="Model the light by spherical harmonics and remove it.")
+    light_prior: float = Field(
+        0.35,
+        gt=0,
+        description="Standard deviation of the harmonics of log light, the same for all frames of "
+        "a camera; smaller believes in even light.",
+    )
+    light_change: float = Field(
+        0.06,
+        gt=0,
+        description="Standard deviation of how the light of one frame differs from its camera's.",
+    )
+    symmetry: float = Field(
+        0.35,
+        gt=0,
+        description="Standard deviation of log albedo between a point and its mirror image, which "
+        "tells light from skin where the head does not turn.",
+    )
+    robust: float = Field(
+        2.5, gt=0, description="Residuals beyond this many standard deviations lose weight."
+    )
+    fill: bool = Field(True, description="Complete what was not seen, mirrored first.")
