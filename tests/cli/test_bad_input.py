@@ -18,6 +18,11 @@ import skimage.data
 
 from recon3d.cli.main import main
 
+FILES = """
+mesh.ply mesh.glb mesh.obj mesh.mtl texture.png landmarks.json frontal.png frontal_raw.png
+evidence.png texture_evidence.png fit.npz metrics.json
+""".split()  # noqa: SIM905
+
 
 @pytest.fixture(scope="module")
 def portrait() -> np.ndarray:
@@ -162,11 +167,7 @@ def test_single_picture_gives_every_file(tmp_path, capsys, portrait):
     status, text, err = run(str(path), "--out", str(out), "--json", capsys=capsys)
     assert status == 0, err
     assert json.loads(text.splitlines()[-1])["status"] == "done"
-    names = (
-        "mesh.ply mesh.glb mesh.obj mesh.mtl texture.png landmarks.json frontal.png "
-        "frontal_raw.png evidence.png texture_evidence.png fit.npz metrics.json"
-    ).split()
-    for name in names:
+    for name in FILES:
         assert (out / "track_000" / name).stat().st_size > 0, name
     assert (out / "report.html").stat().st_size < 6 * 2**20
     assert list((out / "track_000" / "views").glob("*.png"))
@@ -189,7 +190,7 @@ def test_cut_off_video_uses_what_decodes(tmp_path, capsys, clip, portrait):
     cut = tmp_path / "cut.mkv"
     data = whole.read_bytes()
     cut.write_bytes(data[: int(len(data) * 0.7)])
-    status, text, err = run(
+    status, _, err = run(
         str(cut), "--out", str(tmp_path / "o"), "--until", "tracking", "--json", capsys=capsys
     )
     assert status == 0, err
