@@ -630,9 +630,9 @@ def _with_smoothness(
                 np.full(P - 6, settings.expression_rate * gap[n]),
             ]
         )
-        std[:3] += 0.5 * np.linalg.norm(mean[n, :3])
-        std[3:5] += 0.5 * np.linalg.norm(mean[n, 3:5])
-        std[5] += 0.5 * abs(mean[n, 5])
+        std[:3] += 0.2 * np.linalg.norm(mean[n, :3])
+        std[3:5] += 0.2 * np.linalg.norm(mean[n, 3:5])
+        std[5] += 0.2 * abs(mean[n, 5])
         information[n] = std**-2
     return replace(priors, pair=pair, pair_information=information, pair_mean=mean)
 

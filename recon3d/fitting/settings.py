@@ -89,10 +89,10 @@ class FittingSettings(BaseModel):
         0.5, gt=0, description="Frames further apart than this are not coupled, s."
     )
     rotation_rate: float = Field(
-        60.0, gt=0, description="Typical deviation from a steady turn, degrees a second."
+        30.0, gt=0, description="Typical deviation from a steady turn, degrees a second."
     )
     shift_rate: float = Field(
-        400.0, gt=0, description="Typical deviation from a steady motion, mm a second."
+        200.0, gt=0, description="Typical deviation from a steady motion, mm a second."
     )
     scale_rate: float = Field(
         0.3, gt=0, description="Typical relative change of apparent size a second."

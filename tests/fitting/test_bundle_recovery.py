@@ -191,7 +191,7 @@ def test_expressions_stay_in_their_box(model):
 
 def test_smoothness_helps_noisy_frames(model):
     # the shape is known, so that what is left is each frame's own noise
-    track, truth = _track(model, n_views=40, noise_px=10.0, identity_scale=0.0)
+    track, truth = _track(model, n_views=40, noise_px=16.0, identity_scale=0.0)
     settings = HONEST.model_copy(update={"identity_modes": 0})
     smooth = fit_track(track, model, settings)
     rough = fit_track(track, model, settings.model_copy(update={"smooth": False}))
