@@ -1,0 +1,44 @@
+"""Metrics, benchmarks and scenes with known truth.
+
+Names are loaded on first use, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_WHERE = {
+    "Benchmark": "benchmark",
+    "aggregate": "benchmark",
+    "format_table": "benchmark",
+    "read_benchmark": "benchmark",
+    "run_cases": "benchmark",
+    "run_costs": "benchmark",
+    "score_case": "benchmark",
+    "score_results": "benchmark",
+    "to_frame": "benchmark",
+    "FaceDescriptor": "metrics",
+    "PictureTruth": "metrics",
+    "ShapeTruth": "metrics",
+    "load_descriptor": "metrics",
+    "picture_metrics": "metrics",
+    "portrait_landmarks": "metrics",
+    "shape_metrics": "metrics",
+    "ssim": "metrics",
+    "Surface": "surfaces",
+    "align_to_scan": "surfaces",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})
