@@ -13,7 +13,13 @@ from recon3d.errors import InputError
 from recon3d.fitting.initialisation import weak_perspective
 from recon3d.fitting.projection import project_with_derivatives, rotate_project, translation
 from recon3d.fitting.settings import FittingSettings
-from recon3d.fitting.shape_basis import FACE_OVAL, IRISES, ShapeBasis, shape_basis
+from recon3d.fitting.shape_basis import (
+    FACE_OVAL,
+    IRISES,
+    ShapeBasis,
+    choose_landmarks,
+    shape_basis,
+)
 from recon3d.fitting.solver import solve_arrow
 from recon3d.fitting.visibility import Visibility, surface_points
 from recon3d.geometry import FRONTAL, skew, so3_exp, so3_log
@@ -22,8 +28,8 @@ from recon3d.types import FaceFit, FaceModel, FaceTrack
 POSE_RIDGE = 1e-6
 """Keeps the pose of a view of which nothing is known where it is."""
 
-CHUNK = 32
-"""Views linearised at a time: keeps the working set in the cache and memory flat."""
+CHUNK = 2
+"""Views linearised at a time: few, so that their derivatives stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -437,22 +443,23 @@ class _Renewal:
     ):
         views = track.views
         self.settings, self.basis, self.visibility = settings, basis, visibility
-        self.points = np.stack([np.asarray(v.landmarks, np.float64) for v in views])
-        covariance = np.stack([np.asarray(v.covariance, np.float64) for v in views])
-        depth = np.stack([np.asarray(v.depth, np.float64) for v in views])
+        numbers = basis.numbers
+        self.points = np.stack([np.asarray(v.landmarks, np.float64)[numbers] for v in views])
+        covariance = np.stack([np.asarray(v.covariance, np.float64)[numbers] for v in views])
+        depth = np.stack([np.asarray(v.depth, np.float64)[numbers] for v in views])
         finite = np.isfinite(self.points).all(-1) & np.isfinite(covariance).all((-1, -2))
         self.usable = finite & basis.present
         self.depth_usable = self.usable & np.isfinite(depth)
-        self.points = np.where(self.usable[..., None], self.points, 0.0)
+        self.points = np.where(finite[..., None], self.points, 0.0)
         self.covariance = np.where(self.usable[..., None, None], covariance, np.eye(2))
         self.depth = np.where(self.depth_usable, depth, 0.0)
         self.centre = np.array([v.image_size for v in views], np.float64) / 2
         sources = sorted({v.source for v in views})
         self.sources = sources
         self.source = np.array([sources.index(v.source) for v in views])
-        self.oval = np.array(
-            [k for k in FACE_OVAL if k < len(basis.mean) and basis.present[k]], int
-        )
+        place = {int(k): i for i, k in enumerate(numbers) if basis.present[i]}
+        self.oval = np.array([place[k] for k in FACE_OVAL if k in place], int)
+        self.share = settings.effective_landmarks / max(int(basis.present.sum()), 1)
         self.paths, self.path_of = self._assign_paths(model)
         self.model = model
 
@@ -497,15 +504,11 @@ class _Renewal:
             covariance[:, self.oval] += loose * tangent[..., :, None] * tangent[..., None, :]
             visible[:, self.oval] = np.where(on_outline, 0.5, visible[:, self.oval])
         whitener = _inverse_root(covariance)
-        count = s.information_share * visible * self.usable * view_weight[:, None]
+        count = self.share * visible * self.usable * view_weight[:, None]
         depth_count = np.zeros((N, L))
         if s.depth_std_mm is not None:
             depth_count = (
-                s.information_share
-                * visible
-                * self.depth_usable
-                * view_weight[:, None]
-                / s.depth_std_mm**2
+                self.share * visible * self.depth_usable * view_weight[:, None] / s.depth_std_mm**2
             )
         return Measurements(
             points=self.points,
@@ -577,13 +580,14 @@ def _inverse_root(covariance: np.ndarray) -> np.ndarray:
     return out
 
 
-def _iris_ratio(points: np.ndarray, usable: np.ndarray, size_px: np.ndarray) -> float | None:
+def _iris_ratio(track: FaceTrack, size_px: np.ndarray) -> float | None:
     """Median over views of iris diameter over the size of the landmark set, in the picture."""
+    points = np.stack([np.asarray(v.landmarks, np.float64) for v in track.views])
     lengths = []
     for a, b, c, d in IRISES:
         if points.shape[1] <= d:
             return None
-        good = usable[:, [a, b, c, d]].all(1)
+        good = np.isfinite(points[:, [a, b, c, d]]).all((1, 2))
         across = np.linalg.norm(points[:, a] - points[:, c], axis=-1)
         down = np.linalg.norm(points[:, b] - points[:, d], axis=-1)
         # a turned eye is foreshortened in one direction, and a circle in no more than one
@@ -688,9 +692,9 @@ def fit_track(
     settings = settings or FittingSettings()
     if not track.views:
         raise InputError(f"track {track.id} has no views: nothing to fit")
-    basis = shape_basis(model, settings)
-    visibility = Visibility(model)
-    renewal = _Renewal(track, model, basis, settings, visibility)
+    every = shape_basis(model, settings)
+    basis = every.restricted(choose_landmarks(every, settings.landmarks))
+    renewal = _Renewal(track, model, basis, settings, Visibility(model, basis.numbers))
     priors = _focal_prior(track, renewal, settings)
     state, error = _initial_state(renewal, basis, priors)
     known = np.isfinite(error)
@@ -715,7 +719,7 @@ def fit_track(
         if settings.iris_mm is not None:
             size_px = np.exp(state.place[:, 2]) * problem.size(state.q)
             size_px = np.where(view_weight > 0, size_px, np.nan)
-            ratio = _iris_ratio(renewal.points, renewal.usable, size_px)
+            ratio = _iris_ratio(track, size_px)
             priors = replace(priors, iris_ratio=ratio)
             problem.priors = priors
         state, cost, taken = problem.optimise(state, settings.iterations, settings.tolerance, tick)
@@ -726,7 +730,12 @@ def fit_track(
         view_weight = _view_weights(error, known, settings)
     if progress is not None:
         progress(total, total)
-    return _result(model, basis, renewal, problem, state, view_weight, steps, costs, started)
+    reading = _Renewal(track, model, every, settings, Visibility(model))
+    fit = _result(model, problem, reading, state, view_weight)
+    fit.info.update(
+        steps=steps, costs=costs, seconds=clock.perf_counter() - started, landmarks=len(basis.mean)
+    )
+    return fit
 
 
 def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings) -> Priors:
@@ -800,17 +809,13 @@ def _view_error(problem: Problem, state: State, renewal: _Renewal) -> np.ndarray
 
 def _result(
     model: FaceModel,
-    basis: ShapeBasis,
-    renewal: _Renewal,
     problem: Problem,
+    reading: _Renewal,
     state: State,
     view_weight: np.ndarray,
-    steps: int,
-    costs: list[float],
-    started: float,
 ) -> FaceFit:
-    settings, m = problem.settings, problem.measurements
-    G = problem.G
+    """The fit in the project's own nouns; residuals of all landmarks, not only the solver's."""
+    settings, basis, G = problem.settings, problem.basis, problem.G
     system = problem.normal(state)
     _, _, schur = solve_arrow(
         system.H,
@@ -831,33 +836,35 @@ def _result(
     )
     expression = np.zeros((len(state.e), len(model.expression)))
     expression[:, basis.expression_index] = state.e
-    log_focal = state.log_focal[m.source]
-    t = translation(state.place, log_focal, m.centre)
+    log_focal = state.log_focal[reading.source]
+    t = translation(state.place, log_focal, reading.centre)
     K = np.zeros((len(t), 3, 3))
     K[:, 0, 0] = K[:, 1, 1] = np.exp(log_focal)
-    K[:, :2, 2], K[:, 2, 2] = m.centre, 1.0
+    K[:, :2, 2], K[:, 2, 2] = reading.centre, 1.0
 
+    m = reading(state, view_weight)
+    every = Problem(reading.basis, settings, m, problem.priors)
     landmarks = np.nan_to_num(
         surface_points(model.vertices(identity), model.triangles, model.landmarks)
     )
-    posed = landmarks + (state.e @ problem._expression.T).reshape(len(t), -1, 3)
-    points, _ = rotate_project(posed + m.offset, state.R, state.place, log_focal, m.centre)
-    robust = problem._robust(problem.landmark_distance(state))[1]
-    weights = np.clip(
-        m.count / settings.information_share * robust / (1 + 2 / settings.student_dof), 0, 1
+    moved = (state.e @ every._expression.T).reshape(len(t), -1, 3)
+    points, _ = rotate_project(
+        landmarks + moved + m.offset, state.R, state.place, log_focal, reading.centre
     )
+    robust = every._robust(every.landmark_distance(state))[1]
+    weights = np.clip(m.count / reading.share * robust / (1 + 2 / settings.student_dof), 0, 1)
     weights *= (view_weight > 0)[:, None]
     # what the face hides was not used, though the solver kept a hundredth of it
-    used_landmarks = weights > max(2 * settings.hidden_weight, 1e-3)
-    residuals = np.where(used_landmarks[..., None], renewal.points - points, np.nan)
-    identity_flat = model.identity.reshape(I, 3 * model.n_vertices).astype(np.float64)
-    variance = ((np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ identity_flat) ** 2).sum(0)
-    uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
-    good = view_weight > 0
-    squares = (residuals[used_landmarks] ** 2).sum(-1)
+    counted = weights > max(2 * settings.hidden_weight, 1e-3)
+    residuals = np.where(counted[..., None], reading.points - points, np.nan)
+    squares = (residuals[counted] ** 2).sum(-1)
     px = np.sqrt(squares.mean()) if len(squares) else float("nan")
-    eye = np.linalg.norm(landmarks[33] - landmarks[263]) if len(landmarks) > 263 else 1.0
-    focal_std = np.sqrt(np.diag(covariance_q)[G:])
+    eye = np.linalg.norm(landmarks[33] - landmarks[263])
+
+    rows = model.identity.reshape(I, 3 * model.n_vertices).astype(np.float64)
+    variance = ((np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ rows) ** 2).sum(0)
+    uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
+    ratio = problem.priors.iris_ratio
     return FaceFit(
         model=model,
         identity=identity,
@@ -872,21 +879,16 @@ def _result(
         identity_covariance=covariance,
         view_weight=view_weight,
         info={
-            "steps": steps,
-            "costs": costs,
-            "seconds": clock.perf_counter() - started,
             "views": len(t),
-            "views_rejected": int((~good).sum()),
+            "views_rejected": int((view_weight <= 0).sum()),
             "reprojection_px": float(px),
             "reprojection_of_eye_distance": float(
-                px / (eye * np.median(np.exp(state.place[:, 2])))
+                px / max(eye * np.median(np.exp(state.place[:, 2])), 1e-9)
             ),
-            "sources": [int(s) for s in renewal.sources],
+            "sources": [int(s) for s in reading.sources],
             "focal_px": [float(f) for f in np.exp(state.log_focal)],
-            "focal_log_std": [float(f) for f in focal_std],
-            "iris_mm": None
-            if problem.priors.iris_ratio is None
-            else float(problem.priors.iris_ratio * problem.size(state.q)),
+            "focal_log_std": [float(f) for f in np.sqrt(np.diag(covariance_q)[G:])],
+            "iris_mm": None if ratio is None else float(ratio * problem.size(state.q)),
             "identity_norm": float(np.linalg.norm(identity)),
             "identity_information": float(I - np.trace(covariance) / settings.identity_std**2),
         },

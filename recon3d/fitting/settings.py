@@ -10,7 +10,7 @@ class FittingSettings(BaseModel):
 
     The defaults say how far a landmark is believed. A landmarker's errors are smooth over the
     face and the same in every frame, so neither more landmarks nor more frames average them away:
-    `information_share` and the `bias_*` fields keep them from speaking too loudly about shape.
+    `effective_landmarks` and the `bias_*` fields keep them from speaking too loudly about shape.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,11 +33,16 @@ class FittingSettings(BaseModel):
         description="Error of a landmark in one frame beyond the tracker's covariance, mm on the "
         "face, one standard deviation per axis.",
     )
-    information_share: float = Field(
-        0.15,
+    landmarks: int = Field(
+        240,
+        ge=6,
+        description="How many of the 478 landmarks the solver works with, spread over the face.",
+    )
+    effective_landmarks: float = Field(
+        70.0,
         gt=0,
-        le=1,
-        description="Independent landmarks per landmark: neighbours in one frame err together.",
+        description="How many independent landmarks they are worth: neighbours in one frame err "
+        "together.",
     )
     student_dof: float = Field(4.0, gt=0, description="Degrees of freedom of the Student-t loss.")
     bias_mm: float = Field(

@@ -10,7 +10,7 @@ identity never receives more information than d leaves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,14 @@ FACE_OVAL = (
 IRISES = ((469, 470, 471, 472), (474, 475, 476, 477))
 """Outline points of the subject's two irises: each opposite to the next but one."""
 
+LIDS_AND_LIPS = (
+    33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246,
+    263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466,
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
+    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
+)  # fmt: skip
+"""Outlines of the eyes and of the lips, outer and inner: where expressions are read."""
+
 N_INDUCING = 40
 """Support points of the common error's Gaussian process: about one in 30 mm of face."""
 
@@ -37,6 +45,7 @@ class ShapeBasis:
 
     Attributes
     ----------
+    numbers : (L,) int, of the landmarks among the 478
     mean : (L, 3) mm; zeros for landmarks that the model lacks
     present : (L,) bool
     modes : (L, 3, G) mm, directions of apparent shape with standard normal coefficients
@@ -46,12 +55,24 @@ class ShapeBasis:
     expression_index : (E',) int, their numbers in the model
     """
 
+    numbers: np.ndarray
     mean: np.ndarray
     present: np.ndarray
     modes: np.ndarray
     identity_given_shape: np.ndarray
     expression: np.ndarray
     expression_index: np.ndarray
+
+    def restricted(self, chosen: np.ndarray) -> ShapeBasis:
+        """The same unknowns seen by some of the landmarks only."""
+        return replace(
+            self,
+            numbers=self.numbers[chosen],
+            mean=self.mean[chosen],
+            present=self.present[chosen],
+            modes=self.modes[chosen],
+            expression=self.expression[chosen],
+        )
 
     def identity(self, q: np.ndarray) -> np.ndarray:
         """Identity coefficients (I,) expected for apparent shape q (G,)."""
@@ -61,6 +82,35 @@ class ShapeBasis:
         """(I, I) posterior covariance, given the (G, G) one of apparent shape."""
         A = self.identity_given_shape
         return np.eye(len(A)) - A @ A.T + A @ covariance @ A.T
+
+
+def spread(chosen: list[int], points: np.ndarray, n: int) -> list[int]:
+    """Add to a choice the point farthest from all chosen ones, until there are n."""
+    chosen = list(chosen)
+    gaps = np.linalg.norm(points[:, None] - points[None, chosen], axis=-1)
+    distance = gaps.min(1) if chosen else np.full(len(points), np.inf)
+    while len(chosen) < min(n, len(points)):
+        chosen.append(int(np.argmax(distance)))
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def choose_landmarks(basis: ShapeBasis, count: int) -> np.ndarray:
+    """Landmarks for the solver to work with: outlines first, the rest spread over the face.
+
+    The mesh has a point every few mm and its errors are correlated over centimetres, so that half
+    of the points say nearly all of it in half of the time.
+
+    Returns
+    -------
+    (L',) int, ascending
+    """
+    there = np.flatnonzero(basis.present)
+    if count >= len(there):
+        return there
+    place = {int(number): k for k, number in enumerate(there)}
+    first = [place[k] for k in (*FACE_OVAL, *LIDS_AND_LIPS) if k in place][:count]
+    return np.sort(there[spread(first, basis.mean[there], count)])
 
 
 def common_error_modes(points: np.ndarray, settings: FittingSettings) -> np.ndarray:
@@ -79,11 +129,7 @@ def common_error_modes(points: np.ndarray, settings: FittingSettings) -> np.ndar
     (L, 3, 3 M) mm, for standard normal coefficients
     """
     n = min(N_INDUCING, len(points))
-    chosen = [int(np.argmin(np.linalg.norm(points - points.mean(0), axis=1)))]
-    distance = np.linalg.norm(points - points[chosen[0]], axis=1)
-    while len(chosen) < n:
-        chosen.append(int(np.argmax(distance)))
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    chosen = spread([int(np.argmin(np.linalg.norm(points - points.mean(0), axis=1)))], points, n)
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         d2 = ((a[:, None] - b[None]) ** 2).sum(-1)
@@ -147,6 +193,7 @@ def shape_basis(model: FaceModel, settings: FittingSettings) -> ShapeBasis:
     E = rows(model.expression)
     moving = np.flatnonzero(np.sqrt((E**2).sum(1)).max(0, initial=0.0) > 0.3)
     return ShapeBasis(
+        numbers=np.arange(n_landmarks),
         mean=np.nan_to_num(mean),
         present=present,
         modes=modes,

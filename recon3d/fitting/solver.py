@@ -61,19 +61,20 @@ def solve_arrow(
 
     from scipy.linalg.lapack import dpotrf, dtrtrs
 
+    tied = C.any((1, 2))
     factors = np.empty_like(V)
     below = np.zeros((N, P, P))  # L_{n+1,n}^T: L_n^{-1} C_n
     Y = np.empty_like(rhs)
     for n in range(N):
         D, r = V[n], rhs[n]
-        if n and C[n - 1].any():
+        if n and tied[n - 1]:
             D = D - below[n - 1].T @ below[n - 1]
             r = r - below[n - 1].T @ Y[n - 1]
         L, status = dpotrf(D, lower=1)
         if status:
             raise np.linalg.LinAlgError(f"view {n} of the normal matrix is not positive definite")
         factors[n] = L
-        if n < N - 1 and C[n].any():
+        if n < N - 1 and tied[n]:
             both, _ = dtrtrs(L, np.concatenate([r, C[n]], 1), lower=1)
             Y[n], below[n] = both[:, : G + 1], both[:, G + 1 :]
         else:

@@ -29,21 +29,27 @@ class Visibility:
     Parameters
     ----------
     model : FaceModel
+    landmarks : (L,) int, optional
+        Numbers of the landmarks asked for; all of them when not given.
     step : float, degrees
     """
 
-    def __init__(self, model: FaceModel, *, step: float = 6.0):
+    def __init__(self, model: FaceModel, landmarks: np.ndarray | None = None, *, step: float = 8.0):
         self.step = step
         mean = model.mean.astype(np.float64)
         normals = vertex_normals(mean, model.triangles)
         self.points = surface_points(mean, model.triangles, model.landmarks)
         n = surface_points(normals, model.triangles, model.landmarks)
         self.normals = n / (np.linalg.norm(n, axis=1, keepdims=True) + 1e-12)
+        if landmarks is not None:
+            self.points, self.normals = self.points[landmarks], self.normals[landmarks]
         corners = mean[model.triangles]
-        # vertices, edge midpoints and centroids stand in for the surface
-        self.cloud = np.concatenate(
-            [mean, corners.mean(1), ((corners + np.roll(corners, 1, 1)) / 2).reshape(-1, 3)]
-        )
+        self.cloud = np.concatenate([mean, corners.mean(1)])
+        edges = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=-1)
+        if np.median(edges) > 1.5 * CELL_MM:
+            # a coarse mesh: edge midpoints too, lest the depth grid have holes
+            middles = ((corners + np.roll(corners, 1, 1)) / 2).reshape(-1, 3)
+            self.cloud = np.concatenate([self.cloud, middles])
         self._clear: dict[tuple[int, int], np.ndarray] = {}
 
     def cosines(self, directions: np.ndarray) -> np.ndarray:
@@ -70,14 +76,12 @@ class Visibility:
         low = plane.min(0)
         shape = np.ceil((plane.max(0) - low) / CELL_MM).astype(int) + 1
         depth = self.cloud @ d
-        order = np.argsort(depth)
         cell = ((plane - low) / CELL_MM).astype(int)
-        grid = np.full(shape, -np.inf)
-        # sorted by depth: the nearest is written last and stays
-        grid[cell[order, 0], cell[order, 1]] = depth[order]
+        grid = np.full(shape[0] * shape[1], -np.inf)
+        np.maximum.at(grid, cell[:, 0] * shape[1] + cell[:, 1], depth)
         points = np.nan_to_num(self.points)
         at = np.clip(((points @ axes.T - low) / CELL_MM).astype(int), 0, shape - 1)
         # a cell of a slanted surface spans some depth itself
         cosine = np.clip(np.nan_to_num(self.normals) @ d, 0.25, 1.0)
         slack = 4.0 + CELL_MM * np.sqrt(1 - cosine**2) / cosine
-        return points @ d >= grid[at[:, 0], at[:, 1]] - slack
+        return points @ d >= grid[at[:, 0] * shape[1] + at[:, 1]] - slack

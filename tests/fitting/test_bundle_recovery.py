@@ -18,7 +18,8 @@ from recon3d.geometry import head_rotation, project, so3_log
 HONEST = FittingSettings(
     bias_mm=0,
     bias_depth_mm=0,
-    information_share=1,
+    landmarks=478,
+    effective_landmarks=478,
     landmark_floor_mm=0.05,
     contour_tangent=1,
     iris_mm=None,
@@ -106,7 +107,7 @@ def test_a_common_error_is_not_believed_however_many_frames_repeat_it(model):
     lie = kernel @ bumps
     lie *= 2.0 / np.sqrt((lie**2).sum(1).mean())
     liar = replace(model, mean=model.mean + lie)
-    trusting = FittingSettings(bias_mm=0, bias_depth_mm=0, information_share=1, iris_mm=None)
+    trusting = HONEST.model_copy(update={"landmark_floor_mm": 1.3})
     track, truth = synthetic_track(liar, rng, n_views=20, noise_px=0.5, identity_scale=0.3)
     careful = fit_track(track, model, FittingSettings(iris_mm=None))
     assert _shape_error(careful, truth) < 0.8 * _shape_error(
