@@ -88,7 +88,10 @@ class MediaPipeMesh:
                     static_image_mode=True,
                     max_num_faces=1,
                     refine_landmarks=True,
-                    min_detection_confidence=0.3,
+                    # A crop is only cut where a face is expected, and bad meshes show
+                    # themselves by their mirror images: be generous here.
+                    min_detection_confidence=0.1,
+                    min_tracking_confidence=0.1,
                 )
                 # The graph starts its threads, and logs, at the first picture.
                 graph.process(np.zeros((64, 64, 3), np.uint8))
@@ -151,7 +154,8 @@ class MediaPipeTasks:
             options = tasks.vision.FaceLandmarkerOptions(
                 base_options=tasks.BaseOptions(model_asset_path=settings.landmark_weights),
                 num_faces=1,
-                min_face_detection_confidence=0.3,
+                min_face_detection_confidence=0.1,
+                min_face_presence_confidence=0.1,
             )
             try:
                 self._graph = tasks.vision.FaceLandmarker.create_from_options(options)

@@ -20,7 +20,12 @@ from recon3d.tracking.pose import rough_pose
 from recon3d.tracking.settings import TrackingSettings
 from recon3d.tracking.topology import MIRROR
 
-_CROP_MARGIN = 1.9
+# Sides of crops in face sizes. Tight ones give the best meshes, wide ones find a face that is not
+# quite where it was expected; a bad first look is mended by the median of several.
+_FIRST = (1.3,)
+_WIDE = (1.9, 3.0)
+_MORE = (1.2, 1.45, 1.6)
+_DOUBTFUL = 0.08
 # Standard deviations below which no landmark is believed: px, and share of the face's size.
 _FLOOR_PX = 0.15
 _FLOOR_SHARE = 0.006
@@ -82,7 +87,7 @@ def observe(
     landmarker: Landmarker,
     settings: TrackingSettings,
 ) -> list[Mesh | None]:
-    """The mesh at each place from a crop and its mirror image; None where either finds no face.
+    """The mesh at each place from crops and their mirror images; None where either find no face.
 
     Parameters
     ----------
@@ -95,21 +100,69 @@ def observe(
     -------
     list of Mesh or None
     """
-    crops: list[Crop] = []
-    brightness = [face_brightness(image, place) for place in places]
-    for place, light in zip(places, brightness, strict=True):
-        for mirrored in (False, True):
-            crops.append(_prepare(image, place, light, settings, mirrored=mirrored))
-    found = landmarker([crop.image for crop in crops])
-    out: list[Mesh | None] = []
-    for i, light in enumerate(brightness):
-        pair = [
-            _to_frame(crop, landmarks)
-            for crop, landmarks in zip(crops[2 * i : 2 * i + 2], found[2 * i : 2 * i + 2])
-            if landmarks is not None
+    light = [face_brightness(image, place) for place in places]
+    looks: list[_Looks] = [_Looks() for _ in places]
+
+    def look(numbers: Sequence[int], at: Sequence[FacePlace], margins: Sequence[float]) -> None:
+        plan = [(i, p, m, f) for i, p in zip(numbers, at) for m in margins for f in (False, True)]
+        crops = [
+            _prepare(image, place, light[i], settings, margin=margin, mirrored=mirrored)
+            for i, place, margin, mirrored in plan
         ]
-        out.append(_mesh(pair, light) if len(pair) == 2 else None)
-    return out
+        for (i, _, _, _), crop, found in zip(plan, crops, landmarker([c.image for c in crops])):
+            if found is not None:
+                looks[i].add(crop, found)
+
+    everyone = range(len(places))
+    look(everyone, places, _FIRST)
+    lost = [i for i in everyone if not looks[i].complete]
+    look(lost, [places[i] for i in lost], _WIDE)
+    meshes = [seen.mesh(bright) for seen, bright in zip(looks, light)]
+    doubtful = [
+        i
+        for i, mesh in enumerate(meshes)
+        if mesh is not None and mesh.disagreement > _DOUBTFUL and _plausible(mesh, places[i])
+    ]
+    look(doubtful, [meshes[i].place for i in doubtful], _MORE)
+    for i in doubtful:
+        meshes[i] = looks[i].mesh(light[i])
+    return meshes
+
+
+def _plausible(mesh: Mesh, place: FacePlace) -> bool:
+    return bool(
+        0.4 < mesh.place.size / place.size < 2.5
+        and np.linalg.norm(mesh.place.centre - place.centre) < place.size
+    )
+
+
+class _Looks:
+    """Meshes of one face, plain and mirrored apart."""
+
+    def __init__(self):
+        self._points: dict[bool, list[np.ndarray]] = {False: [], True: []}
+        self._depth: list[np.ndarray] = []
+
+    def add(self, crop: Crop, landmarks: CropLandmarks) -> None:
+        points, depth, _ = _to_frame(crop, landmarks)
+        self._points[crop.mirrored].append(points)
+        self._depth.append(depth)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._points[False] and self._points[True])
+
+    def mesh(self, light: float) -> Mesh | None:
+        """The mean of the two kinds' medians; None without both kinds."""
+        if not self.complete:
+            return None
+        a, b = (np.median(self._points[kind], axis=0) for kind in (False, True))
+        landmarks = (a + b) / 2
+        angles, scale, R = rough_pose(landmarks)
+        # 63 mm between the pupils of the mean head.
+        disagreement = float(np.linalg.norm(a - b, axis=1).mean() / (63.0 * scale + 1e-9))
+        depth = np.mean(self._depth, axis=0)
+        return Mesh(landmarks, depth, disagreement, angles, _tilt(R), scale, light)
 
 
 def measure(
@@ -146,7 +199,7 @@ def measure(
             place.size * float(np.exp(sign * np.clip(zoom, -0.1, 0.1))),
             place.roll + sign * float(np.clip(turn, -7, 7)),
         )
-        crops.append(_prepare(image, moved, light, settings, mirrored=i % 4 in (1, 2)))
+        crops.append(_prepare(image, moved, light, settings, margin=1.3, mirrored=i % 4 in (1, 2)))
     found = [
         (crop, landmarks)
         for crop, landmarks in zip(crops, landmarker([crop.image for crop in crops]))
@@ -249,8 +302,8 @@ def quality(mesh: Mesh, crispness: float, settings: TrackingSettings) -> float:
     return float((by_size * by_light * by_agreement * by_sharpness) ** 0.5)
 
 
-def _prepare(image, place, light, settings, *, mirrored) -> Crop:
-    crop = cut_crop(image, place, size=settings.crop_px, margin=_CROP_MARGIN, mirrored=mirrored)
+def _prepare(image, place, light, settings, *, margin, mirrored) -> Crop:
+    crop = cut_crop(image, place, size=settings.crop_px, margin=margin, mirrored=mirrored)
     if light < settings.enhance_below:
         return replace(crop, image=normalise_exposure(crop.image))
     return crop
@@ -263,13 +316,3 @@ def _to_frame(crop: Crop, landmarks: CropLandmarks):
     if crop.mirrored:
         points, depth, known = points[MIRROR], depth[MIRROR], known[MIRROR]
     return points, depth, known
-
-
-def _mesh(pair, light) -> Mesh | None:
-    (a, depth_a, _), (b, depth_b, _) = pair
-    landmarks = (a + b) / 2
-    angles, scale, R = rough_pose(landmarks)
-    # 63 mm between the pupils of the mean head.
-    disagreement = float(np.linalg.norm(a - b, axis=1).mean() / (63.0 * scale + 1e-9))
-    depth = (depth_a + depth_b) / 2
-    return Mesh(landmarks, depth, disagreement, angles, _tilt(R), scale, light)

@@ -27,6 +27,8 @@ TOO_MANY = "more people than max_people"
 # Appearance distances (1 - correlation): the same person at a like yaw, and certainly not.
 _LIKE, _UNLIKE = 0.25, 0.55
 _EMBEDDINGS_PER_PIECE = 5
+# By this factor a followed face may disagree with its mirror image more than a new one.
+_FOLLOWED = 1.7
 
 Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(H, W, 3) uint8 RGB and (478, 2) landmarks in it, to a (D,) vector."""
@@ -235,8 +237,12 @@ class _Tracker:
         missing = False
         meshes = observe(frame.image, places, self.mesher, self.settings)
         for place, mesh in zip(places, meshes, strict=True):
-            good = mesh is not None and self._good(mesh) and same_place(mesh.place, place, 0.6)
-            if not good:
+            # A face that has been there all along may be seen badly for a moment.
+            if (
+                mesh is None
+                or not self._good(mesh, slack=_FOLLOWED)
+                or not same_place(mesh.place, place, 0.6)
+            ):
                 missing = True
                 continue
             twin = next((face for face in faces if same_place(face.mesh.place, mesh.place)), None)
@@ -286,10 +292,10 @@ class _Tracker:
                 faces.append(_Face(mesh, detection.score))
         return reason
 
-    def _good(self, mesh: Mesh) -> bool:
+    def _good(self, mesh: Mesh, slack: float = 1.0) -> bool:
         # The face's height stands for its width: a turned face is not a smaller one.
         return (
-            mesh.disagreement <= self.settings.max_mirror_disagreement
+            mesh.disagreement <= slack * self.settings.max_mirror_disagreement
             and mesh.place.size / 1.25 >= self.settings.min_face_px
         )
 
