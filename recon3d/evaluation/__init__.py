@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 
 _WHERE = {
+    "best_frame": "baselines",
+    "frame_average": "baselines",
+    "mean_face_rows": "baselines",
+    "single_frame": "baselines",
     "Benchmark": "benchmark",
     "aggregate": "benchmark",
     "format_table": "benchmark",
