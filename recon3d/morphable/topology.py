@@ -112,3 +112,127 @@ def landmark_mirror() -> np.ndarray:
     mirror[:N_FACE] = linear_sum_assignment(distance + distance.T)[1]
     mirror[N_FACE:] = [473, 476, 475, 474, 477, 468, 471, 470, 469, 472]
     return mirror
+
+
+LID_RIGHT = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
+"""Right lid ring from the outer corner over the upper lid, every second point once."""
+INNER_LIP_UPPER = (191, 80, 81, 82, 13, 312, 311, 310, 415)
+INNER_LIP_LOWER = (95, 88, 178, 87, 14, 317, 402, 318, 324)
+LIP_CORNERS = (78, 308)
+N_MIDDLE = 8
+"""Points of the ring between lids and iris."""
+SHELL_RINGS = 6
+"""Rings behind the face oval: the first has its 36 points, the others half as many."""
+
+
+class ControlMesh:
+    """The coarse mesh: face, eyes, mouth and the shell that makes it a head.
+
+    Attributes
+    ----------
+    triangles : (F, 3) int64, mirror-symmetric, counter-clockwise from outside
+    mirror : (V,) int64
+    n_vertices : int
+    oval : (36,) the face oval from `FOREHEAD_TOP` by the subject's right side
+    eye_middle : (2, N_MIDDLE) ring between lids and iris: right, left
+    mouth_middle : (9,) line inside the mouth, from the right corner to the left
+    rings : list of arrays, the shell from the face oval (exclusive) to the neck
+    """
+
+    def __init__(self):
+        face = face_triangles()
+        landmark = landmark_mirror()
+        self.oval = boundary_loops(face)[0]
+        count = 478
+        self.eye_middle = count + np.arange(2 * N_MIDDLE).reshape(2, N_MIDDLE)
+        count += 2 * N_MIDDLE
+        self.mouth_middle = count + np.arange(9)
+        count += 9
+        self.rings = []
+        for number in range(SHELL_RINGS):
+            size = 36 if number == 0 else 18
+            self.rings.append(count + np.arange(size))
+            count += size
+        self.n_vertices = count
+
+        mirror = np.arange(count)
+        mirror[:478] = landmark
+        mirror[self.eye_middle[0]], mirror[self.eye_middle[1]] = self.eye_middle[::-1]
+        mirror[self.mouth_middle] = self.mouth_middle[::-1]
+        for ring in self.rings:
+            mirror[ring] = np.roll(ring[::-1], 1)
+        self.mirror = mirror
+
+        # One side is written down and mirrored: MediaPipe's own diagonals are not symmetric.
+        middle = np.flatnonzero(mirror[:478] == np.arange(478))
+        right = _right_side(face, middle)
+        triangles = [face[np.isin(face, right).any(1)]]
+        triangles.append(self._right_eye())
+        triangles.append(self._right_mouth())
+        triangles.append(self._right_shell())
+        half = np.concatenate(triangles)
+        self.triangles = np.concatenate([half, mirror[half][:, ::-1]])
+
+    def _right_eye(self) -> np.ndarray:
+        ring = np.array(LID_RIGHT)
+        middle = self.eye_middle[0]
+        out = []
+        for k in range(N_MIDDLE):
+            a, b, c = ring[2 * k], ring[2 * k + 1], ring[(2 * k + 2) % 16]
+            m, n = middle[k], middle[(k + 1) % N_MIDDLE]
+            out += [(a, m, b), (b, m, n), (b, n, c)]
+        # Iris ring in the same sense: outer, top, inner, bottom.
+        iris = np.array([471, 470, 469, 472])
+        for k in range(4):
+            a, b, c = middle[2 * k], middle[2 * k + 1], middle[(2 * k + 2) % N_MIDDLE]
+            i, j = iris[k], iris[(k + 1) % 4]
+            out += [(a, i, b), (b, i, j), (b, j, c), (i, IRIS_RIGHT, j)]
+        return np.array(out)
+
+    def _right_mouth(self) -> np.ndarray:
+        corner = LIP_CORNERS[0]
+        middle, upper, lower = self.mouth_middle, INNER_LIP_UPPER, INNER_LIP_LOWER
+        out = [(corner, middle[0], upper[0]), (corner, lower[0], middle[0])]
+        for k in range(4):
+            out += [(upper[k], middle[k], upper[k + 1]), (upper[k + 1], middle[k], middle[k + 1])]
+            out += [(lower[k], lower[k + 1], middle[k]), (lower[k + 1], middle[k + 1], middle[k])]
+        return np.array(out)
+
+    def _right_shell(self) -> np.ndarray:
+        out = []
+        inner, first = self.oval, self.rings[0]
+        for k in range(18):
+            a, b, m, n = inner[k], inner[k + 1], first[k], first[k + 1]
+            out += [(a, m, b), (b, m, n)] if k % 2 else [(a, m, n), (a, n, b)]
+        second = self.rings[1]
+        for k in range(9):
+            a, b, c = first[2 * k], first[2 * k + 1], first[2 * k + 2]
+            m, n = second[k], second[k + 1]
+            out += [(a, m, b), (b, m, n), (b, n, c)]
+        for near, far in zip(self.rings[1:], self.rings[2:], strict=False):
+            for k in range(9):
+                a, b, m, n = near[k], near[k + 1], far[k], far[k + 1]
+                out += [(a, m, b), (b, m, n)] if k % 2 else [(a, m, n), (a, n, b)]
+        return np.array(out)
+
+
+@lru_cache(maxsize=1)
+def control_mesh() -> ControlMesh:
+    """The coarse mesh of the embedded model."""
+    return ControlMesh()
+
+
+def _right_side(face: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Points of the face mesh strictly on the subject's right: 33 and what it reaches."""
+    reached, stack = {33}, [33]
+    blocked = set(middle.tolist())
+    near: dict[int, set[int]] = {}
+    for a, b, c in face.tolist():
+        near.setdefault(a, set()).update((b, c))
+        near.setdefault(b, set()).update((a, c))
+        near.setdefault(c, set()).update((a, b))
+    while stack:
+        for other in near[stack.pop()] - reached - blocked:
+            reached.add(other)
+            stack.append(other)
+    return np.array(sorted(reached))
