@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recon3d.texturing._kernels import interpolate
 from recon3d.types import FaceModel
 
 
@@ -46,12 +47,10 @@ class Atlas:
 
     def interpolate(self, values: np.ndarray) -> np.ndarray:
         """Values at vertices (V, ...) to values at texels (P, ...), float32."""
-        values = np.asarray(values, np.float32)
-        weights = self.barycentric.reshape(self.barycentric.shape + (1,) * (values.ndim - 1))
-        out = values[self.corners[:, 0]] * weights[:, 0]
-        out += values[self.corners[:, 1]] * weights[:, 1]
-        out += values[self.corners[:, 2]] * weights[:, 2]
-        return out
+        values = np.asarray(values)
+        flat = np.ascontiguousarray(values.reshape(len(values), -1), np.float32)
+        out = interpolate(flat, self.corners, self.barycentric)
+        return out.reshape(len(self), *values.shape[1:])
 
     def image(self, values: np.ndarray) -> np.ndarray:
         """Values at texels (P, ...) as a picture (T, T, ...), zero elsewhere."""

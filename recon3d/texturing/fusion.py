@@ -9,11 +9,14 @@ import numpy as np
 
 from recon3d.errors import InputError
 from recon3d.geometry import head_angles
+from recon3d.texturing._kernels import add_samples
 from recon3d.texturing.atlas import Atlas, build_atlas
 from recon3d.texturing.filling import bleed, fill
 from recon3d.texturing.light import Light, fit_light
 from recon3d.texturing.observation import ViewSamples, expression_weights, observe, sample
+from recon3d.texturing.registration import register
 from recon3d.texturing.settings import TexturingSettings
+from recon3d.texturing.superresolution import build_operator, gaussian_psf, solve
 from recon3d.types import FaceFit, FaceTexture, FaceTrack
 
 OUTPUT_PIXEL_MM = 0.45
@@ -79,8 +82,25 @@ def fuse_texture(
     light = fit_light(atlas, samples, sources, skin, settings)
     report(len(views) + 1, steps)
 
-    state = _robust_mean(atlas, samples, light, settings, report, len(views) + 1, steps)
-    albedo, total, variance, trust = state
+    shades = [light.shading(k, s.normal) for k, s in enumerate(samples)]
+    # Only the face is registered and solved for; hair and neck follow no mesh that closely.
+    face = atlas.interpolate(model.regions.get("face", np.ones(model.n_vertices)))
+    inside = face > 0.02
+    albedo, variance, trust = _robust_mean(atlas, samples, shades, light.noise, settings)
+    report(len(views) + 2, steps)
+    moved = [0.0] * len(samples)
+    solution: dict = {}
+    if len(samples) > 1 and settings.registration_rounds > 0:
+        for _ in range(settings.registration_rounds):
+            moved = _register_all(samples, shades, albedo, inside, texel_mm, settings)
+            albedo, variance, trust = _robust_mean(
+                atlas, samples, shades, light.noise, settings, albedo
+            )
+    report(2 * len(views) + 2, steps)
+    if settings.solve:
+        solved, solution = _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings)
+        share = np.clip((face[:, None] - 0.02) / 0.2, 0, 1)
+        albedo = albedo + share * (solved - albedo)
     evidence = _evidence(atlas, samples, texel_mm, trust)
     known = evidence["known"]
     mirrored = np.zeros(len(atlas), np.float32)
@@ -110,6 +130,8 @@ def fuse_texture(
             "noise": round(light.noise, 4),
             "mirrored_share": round(float(mirrored.mean()), 4),
             "observed_share": round(float(known.mean()), 4),
+            "flow_px": [round(float(m), 3) for m in moved],
+            "solution_noise": [round(float(x), 4) for x in solution.get("noise", [])],
             "seconds": round(seconds, 2),
         },
     )
@@ -149,43 +171,87 @@ def _skin(model, atlas: Atlas) -> np.ndarray:
     return atlas.interpolate(np.clip(face, 0, 1) * np.clip(1 - 2 * moving, 0, 1))
 
 
-def _robust_mean(atlas, samples, light: Light, settings, report, done, steps):
+def _robust_mean(atlas, samples, shades, noise, settings, start=None):
     """Weighted mean of light-free colours; texels of a frame that disagree lose weight."""
     n, p = len(samples), len(atlas)
-    trust = np.ones(n)
-    mean = None
-    scale = None
-    for sweep in range(3):
-        total = np.full(p, 1e-9)
-        colour = np.zeros((p, 3))
-        square = np.zeros(p)
+    trust = np.ones(n, np.float32)
+    mean = np.zeros((p, 3), np.float32) if start is None else start
+    bound = np.float32(3 * settings.robust * max(noise, 0.05))
+    # A first guess saves the sweep that trusts everybody.
+    for sweep in range(0 if start is None else 1, 3):
+        total = np.full(p, 1e-9, np.float32)
+        colour = np.zeros((p, 3), np.float32)
+        square = np.zeros(p, np.float32)
         disagreement = np.zeros(n)
         for k, s in enumerate(samples):
-            shade = light.shading(k, s.normal)
-            value = sample(s.image, s.x, s.y).clip(0) / shade
-            # Information grows with the sampling density and falls where light is scarce.
-            weight = s.weight * (s.density * OUTPUT_PIXEL_MM) ** 2 * shade.mean(1) ** 2
-            bright = np.clip((0.995 - (value * shade).max(1)) / 0.05, 0.02, 1)
-            weight = weight * bright
-            if mean is not None:
-                error = np.abs(value - mean[s.index]).mean(1) / (mean[s.index].mean(1) + 0.03)
-                disagreement[k] = np.median(error)
-                robust = 1 / (1 + (error / (settings.robust * scale)) ** 2) ** 2
-                weight = weight * robust * trust[k]
-                square[s.index] += weight * error**2
-            total[s.index] += weight
-            colour[s.index] += weight[:, None] * value
+            value = sample(s.image, s.x, s.y)
+            density = s.density * np.float32(OUTPUT_PIXEL_MM)
+            weight = s.weight * trust[k]
+            error = add_samples(
+                total,
+                colour,
+                square,
+                s.index,
+                value,
+                shades[k],
+                weight,
+                density,
+                mean,
+                bound,
+                sweep > 0,
+            )
             if sweep > 0:
-                report(done + (sweep - 1) * n + k + 1, steps)
-        if mean is not None:
-            scale_new = np.median(disagreement[disagreement > 0]) if n > 1 else 0.05
-            scale = max(1.5 * float(scale_new), 0.02)
-            trust = 1 / (1 + (disagreement / max(2.5 * np.median(disagreement), 1e-3)) ** 4)
-        else:
-            scale = 3 * max(light.noise, 0.05)
+                disagreement[k] = np.median(error[::7])
         mean = colour / total[:, None]
-    variance = square / total
-    return mean.astype(np.float32), total, variance, trust
+        if sweep > 0:
+            typical = max(float(np.median(disagreement)), 1e-3)
+            bound = np.float32(settings.robust * max(1.5 * typical, 0.02))
+            trust = (1 / (1 + (disagreement / (2.5 * typical)) ** 4)).astype(np.float32)
+    return mean, square / total, trust
+
+
+def _register_all(samples, shades, albedo, inside, texel_mm, settings) -> list[float]:
+    psf = gaussian_psf(settings.blur_px)
+    moved = []
+    for s, shade in zip(samples, shades, strict=True):
+        operator = build_operator(s, shade, texel_mm, psf, inside[s.index])
+        field = register(
+            operator,
+            albedo,
+            s.image.shape[:2],
+            spacing_mm=settings.flow_spacing_mm,
+            spread_mm=settings.flow_mm,
+            shift_mm=settings.shift_mm,
+        )
+        if field is None:
+            moved.append(0.0)
+            continue
+        move = sample(field, s.x, s.y, cubic=False)
+        s.x += move[:, 0]
+        s.y += move[:, 1]
+        moved.append(float(np.sqrt((move**2).sum(1).mean())))
+    return moved
+
+
+def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings):
+    worth = np.array([t * s.weight.sum() for s, t in zip(samples, trust)])
+    chosen = np.sort(np.argsort(-worth, kind="stable")[: settings.solve_views])
+    psf = gaussian_psf(settings.blur_px)
+    operators = []
+    for k in chosen:
+        s = samples[k]
+        operator = build_operator(s, shades[k], texel_mm, psf, inside[s.index])
+        operator.belief *= trust[k]
+        operators.append(operator)
+    return solve(
+        atlas,
+        operators,
+        albedo,
+        regularisation=settings.regularisation,
+        robust=settings.robust,
+        reweightings=settings.reweightings,
+        iterations=settings.iterations,
+    )
 
 
 def _evidence(atlas, samples, texel_mm, trust) -> dict[str, np.ndarray]:

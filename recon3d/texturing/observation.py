@@ -136,12 +136,15 @@ def observe(
     if size != (width, height):
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
-    points = atlas.interpolate(vertices)
+    both = atlas.interpolate(
+        np.concatenate([vertices, vertex_normals(vertices, fit.model.triangles)], axis=1)
+    )
+    points, normal = both[:, :3], both[:, 3:]
     x = K[0, 0] * points[:, 0] / points[:, 2] + K[0, 2]
     y = K[1, 1] * points[:, 1] / points[:, 2] + K[1, 2]
-    normal = atlas.interpolate(vertex_normals(vertices, fit.model.triangles))
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    cosine = -(normal * points).sum(1) / np.linalg.norm(points, axis=1)
+    normal = normal / np.maximum(np.sqrt(np.einsum("pc,pc->p", normal, normal)), 1e-9)[:, None]
+    distance = np.sqrt(np.einsum("pc,pc->p", points, points))
+    cosine = -np.einsum("pc,pc->p", normal, points) / distance
     inside = (x > 0.5) & (y > 0.5) & (x < size[0] - 0.5) & (y < size[1] - 0.5)
     index = np.flatnonzero(inside & (cosine > settings.min_cosine))
     if len(index) < 16:

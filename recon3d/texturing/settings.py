@@ -51,4 +51,28 @@ class TexturingSettings(BaseModel):
     robust: float = Field(
         2.5, gt=0, description="Residuals beyond this many standard deviations lose weight."
     )
+    registration_rounds: int = Field(
+        2, ge=0, description="Rounds of aligning every view to the fused texture by a smooth flow."
+    )
+    flow_spacing_mm: float = Field(25.0, gt=0, description="Between control points of the flow.")
+    flow_mm: float = Field(
+        1.0, gt=0, description="Standard deviation of the flow at a control point, mm on the face."
+    )
+    shift_mm: float = Field(
+        2.0, gt=0, description="Standard deviation of a view's shift as a whole, mm on the face."
+    )
+    solve: bool = Field(
+        True, description="Solve for the texture that explains the frames; else their robust mean."
+    )
+    solve_views: int = Field(32, ge=1, description="At most this many views enter the solution.")
+    blur_px: float = Field(
+        0.45,
+        gt=0,
+        description="Standard deviation of the camera's blur beyond the pixel's own area, px.",
+    )
+    regularisation: float = Field(
+        0.05, gt=0, description="Strength of the edge-preserving prior of the solution."
+    )
+    iterations: int = Field(8, ge=1, description="Conjugate gradient steps a reweighting.")
+    reweightings: int = Field(2, ge=1, description="Rounds of robust and edge weights.")
     fill: bool = Field(True, description="Complete what was not seen, mirrored first.")
