@@ -26,6 +26,8 @@ _FIRST = (1.3,)
 _WIDE = (1.9, 3.0)
 _MORE = (1.2, 1.45, 1.6)
 _DOUBTFUL = 0.08
+# Mean change of shape from one frame to the next, in eye distances, that a turning head may show.
+_LIKE = 0.16
 # Standard deviations below which no landmark is believed: px, and share of the face's size.
 _FLOOR_PX = 0.15
 _FLOOR_SHARE = 0.006
@@ -86,6 +88,7 @@ def observe(
     places: Sequence[FacePlace],
     landmarker: Landmarker,
     settings: TrackingSettings,
+    previous: Sequence[Mesh | None] | None = None,
 ) -> list[Mesh | None]:
     """The mesh at each place from crops and their mirror images; None where either find no face.
 
@@ -95,6 +98,9 @@ def observe(
     places : sequence of FacePlace
     landmarker : Landmarker, of all 478 points
     settings : TrackingSettings
+    previous : sequence of Mesh or None, optional
+        The same faces a moment ago. Where looks at a turned face disagree, those that are like it
+        are believed, if there are enough.
 
     Returns
     -------
@@ -118,14 +124,19 @@ def observe(
     lost = [i for i in everyone if not looks[i].complete]
     look(lost, [places[i] for i in lost], _WIDE)
     meshes = [seen.mesh(bright) for seen, bright in zip(looks, light)]
-    doubtful = [
-        i
-        for i, mesh in enumerate(meshes)
-        if mesh is not None and mesh.disagreement > _DOUBTFUL and _plausible(mesh, places[i])
-    ]
-    look(doubtful, [meshes[i].place for i in doubtful], _MORE)
-    for i in doubtful:
+    again: list[tuple[int, FacePlace]] = []
+    for i, mesh in enumerate(meshes):
+        if mesh is not None and mesh.disagreement > _DOUBTFUL and _plausible(mesh, places[i]):
+            again.append((i, mesh.place))
+        elif mesh is None and previous is not None and previous[i] is not None:
+            again.append((i, places[i]))
+    look([i for i, _ in again], [place for _, place in again], _MORE)
+    for i, _ in again:
         meshes[i] = looks[i].mesh(light[i])
+        bad = meshes[i] is None or meshes[i].disagreement > settings.max_mirror_disagreement
+        if bad and previous is not None and previous[i] is not None:
+            like = looks[i].like(previous[i], light[i], settings.max_mirror_disagreement)
+            meshes[i] = like or meshes[i]
     return meshes
 
 
@@ -157,10 +168,31 @@ class _Looks:
         if not self.complete:
             return None
         a, b = (np.median(self._points[kind], axis=0) for kind in (False, True))
-        landmarks = (a + b) / 2
+        return self._as_mesh((a + b) / 2, np.linalg.norm(a - b, axis=1).mean(), light)
+
+    def like(self, previous: Mesh, light: float, limit: float) -> Mesh | None:
+        """The mean of the looks that resemble an earlier mesh up to place and size, if at least a
+        third do and they agree among themselves. It counts as a doubtful mesh whatever its spread,
+        because its mirror image did not confirm it."""
+        points = np.array(self._points[False] + self._points[True])
+        if len(points) < 3:
+            return None
+        before = previous.landmarks - previous.landmarks.mean(0)
+        eyes = 63.0 * previous.scale
+        centred = points - points.mean(1, keepdims=True)
+        zoom = np.clip(np.einsum("kpi,pi->k", centred, before) / (before**2).sum(), 0.8, 1.25)
+        change = np.linalg.norm(centred / zoom[:, None, None] - before, axis=2).mean(1) / eyes
+        kept = points[change < _LIKE]
+        if len(kept) < max(3, len(points) / 3):
+            return None
+        middle = np.median(kept, axis=0)
+        spread = np.linalg.norm(kept - middle, axis=2).mean()
+        return self._as_mesh(middle, max(2 * spread, 1.2 * limit * eyes), light)
+
+    def _as_mesh(self, landmarks: np.ndarray, difference: float, light: float) -> Mesh:
         angles, scale, R = rough_pose(landmarks)
         # 63 mm between the pupils of the mean head.
-        disagreement = float(np.linalg.norm(a - b, axis=1).mean() / (63.0 * scale + 1e-9))
+        disagreement = float(difference / (63.0 * scale + 1e-9))
         depth = np.mean(self._depth, axis=0)
         return Mesh(landmarks, depth, disagreement, angles, _tilt(R), scale, light)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -29,6 +29,7 @@ _LIKE, _UNLIKE = 0.25, 0.55
 _EMBEDDINGS_PER_PIECE = 5
 # By this factor a followed face may disagree with its mirror image more than a new one.
 _FOLLOWED = 1.7
+_PAST_FRAMES, _PAST_BYTES = 25, 100_000_000
 
 Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(H, W, 3) uint8 RGB and (478, 2) landmarks in it, to a (D,) vector."""
@@ -200,6 +201,8 @@ class _Tracker:
         self.since_detection = 0
         self.next_tile = 0
         self.source: int | None = None
+        # The last second or so of this shot, for following faces backwards.
+        self.recent: deque[_Past] = deque(maxlen=_PAST_FRAMES)
 
     # -- one frame ------------------------------------------------------------------------------
 
@@ -213,8 +216,12 @@ class _Tracker:
             self._close(list(self.active))
             self.shot += 1
             self.source = frame.source
+            self.recent.clear()
         self.n_frames += 1
         self.shot_frames[self.shot] += 1
+        self.recent.append(_Past(frame, []))
+        while len(self.recent) > 2 and sum(p.frame.image.nbytes for p in self.recent) > _PAST_BYTES:
+            self.recent.popleft()
 
         for piece in list(self.active):
             if frame.time - piece.time > self.settings.max_gap_s:
@@ -235,7 +242,8 @@ class _Tracker:
         """Meshes where the known faces should be; whether one was not there."""
         faces: list[_Face] = []
         missing = False
-        meshes = observe(frame.image, places, self.mesher, self.settings)
+        before = [piece.mesh for piece in pieces]
+        meshes = observe(frame.image, places, self.mesher, self.settings, before)
         for place, mesh in zip(places, meshes, strict=True):
             # A face that has been there all along may be seen badly for a moment.
             if (
@@ -357,19 +365,55 @@ class _Tracker:
         return motion + (8.0 if touching else 2.0 if lost else 0.5) * away
 
     def _take(self, frame: Frame, piece: _Piece, mesh: Mesh, look: np.ndarray) -> None:
+        """Give a face to a piece, and look for it in the frames before that missed it."""
+        known = piece.records[-1].frame_index if piece.records else -1
+        piece.take(mesh, self._keep(frame, piece, mesh))
+        if frame.time >= piece.contact_until:
+            piece.gallery.add(look, float(mesh.angles[0]))
+        self.recent[-1].places.append(mesh.place)
+        self._fill_back(piece, mesh, known)
+
+    def _keep(self, frame: Frame, piece: _Piece, mesh: Mesh) -> _Record:
+        """The short record of a face, and a place among the views if it earns one."""
         crispness = sharpness(frame.image, mesh.place)
         good = quality(mesh, crispness, self.settings)
         yaw, pitch, _ = (float(a) for a in mesh.angles)
-        record = _Record(frame.index, frame.source, frame.time, yaw, pitch, mesh.face_px, good)
-        piece.take(mesh, record)
-        if frame.time >= piece.contact_until:
-            piece.gallery.add(look, yaw)
         if piece.reservoir.would_keep(good, yaw, pitch):
             patch = cut_patch(frame, mesh, self.settings.view_margin)
             size = frame.image.shape[1], frame.image.shape[0]
             piece.reservoir.add(
                 Candidate(frame.index, frame.source, frame.time, size, mesh, good, crispness, patch)
             )
+        return _Record(frame.index, frame.source, frame.time, yaw, pitch, mesh.face_px, good)
+
+    def _fill_back(self, piece: _Piece, mesh: Mesh, known: int) -> None:
+        """Follow a face backwards: what is hard to find first is easy to follow."""
+        misses = 0
+        for past in list(self.recent)[-2::-1]:
+            if past.frame.index <= known or misses > 2:
+                break
+            place = mesh.place
+            if any(same_place(place, other) for other in past.places):
+                break
+            (found,) = observe(past.frame.image, [place], self.mesher, self.settings, [mesh])
+            if (
+                found is None
+                or not self._good(found, slack=_FOLLOWED)
+                or not same_place(found.place, place, 0.6)
+                or any(same_place(found.place, other) for other in past.places)
+            ):
+                misses += 1
+                continue
+            misses = 0
+            mesh = found
+            record = self._keep(past.frame, piece, mesh)
+            index = next(
+                i for i, r in enumerate(piece.records) if r.frame_index > record.frame_index
+            )
+            piece.records.insert(index, record)
+            if index == 0:
+                piece.first_mesh = mesh
+            past.places.append(mesh.place)
 
     # -- pieces to people -----------------------------------------------------------------------
 
@@ -473,6 +517,14 @@ class _Tracker:
             if left:
                 counts[reason] = len(left)
         return tuple({"reason": reason, "frames": n} for reason, n in counts.most_common())
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A frame gone by, and where faces were taken in it."""
+
+    frame: Frame
+    places: list[FacePlace]
 
 
 @dataclass(frozen=True)
