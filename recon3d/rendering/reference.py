@@ -52,8 +52,9 @@ def _rasterise_view(vertices, triangles, K, size, near, cull_backfaces):
     # the winners are known; what follows is differentiated
     seen = torch.nonzero(face >= 0)[:, 0]
     winner = face[seen]
-    zbuf = vertices.new_full((len(pixels),), -1.0)
-    barycentric = vertices.new_full((len(pixels), 3), -1.0)
+    # tied to the vertices, so that an empty view has a gradient, too: 0
+    zbuf = vertices.new_full((len(pixels),), -1.0) + 0 * vertices.sum()
+    barycentric = zbuf[:, None].expand(-1, 3)
     if len(seen):
         # in double precision, because n and det are small differences of large products
         normals, det = edge_normals(vertices.double(), triangles)
