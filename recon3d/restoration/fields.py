@@ -192,7 +192,7 @@ def repair_repeats(
             continue
         for i, old in enumerate(held):
             moment = (i + 1) / (len(held) + 1)
-            if normal > 0 and change < 6 * normal * (len(held) + 1) and not repeated:
+            if normal > 0 and change < 2.5 * normal * (len(held) + 1) and not repeated:
                 yield (
                     interpolate(last, frame, moment),
                     StepReport(

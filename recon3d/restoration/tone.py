@@ -14,7 +14,7 @@ from recon3d.restoration.light import REFERENCE_KELVIN, light_gains
 KEY = 0.11
 """Log-average luminance of an ordinary, well exposed picture."""
 
-_DARK = 0.35
+_DARK = 0.37
 """A picture whose log-average lies below this share of `KEY` counts as dark."""
 
 _KNEE = 0.75
@@ -130,7 +130,8 @@ def white_balance(
     u = enter(image)
     kelvin, measured = estimate_light(u, method=method, skin=skin)
     gains = light_gains(kelvin)
-    cast = float(np.degrees(np.arccos(gains.sum() / (3**0.5 * np.linalg.norm(gains)))))
+    cosine = gains.sum() / (3**0.5 * np.linalg.norm(gains))
+    cast = float(np.degrees(np.arccos(min(cosine, 1.0))))
     measured["cast_deg"] = cast
     # Ordinary pictures of coloured things read as casts of up to some six degrees.
     limit = 3.0 if skin is not None and skin.any() else 7.0
