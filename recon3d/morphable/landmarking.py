@@ -22,9 +22,9 @@ OUTER_CORNERS = (33, 263)
 MOUTH_CORNERS = (61, 291)
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm, of the visible iris and of a pupil in a room
 
-# Where brows lie on average, in units of the distance of the outer eye corners, from their midpoint
-# (subject's right; x to the left, y up); and the outline of closed lips in units of half the mouth's
-# width from its middle. Means of face meshes measured on 244 neutral synthetic portraits. A bare
+# Where brows lie on average, from the midpoint of the outer eye corners in units of their distance
+# (subject's right; x to the left, y up); and the outline of closed lips, from the mouth's middle in
+# units of half its width. Means of face meshes measured on 244 neutral synthetic portraits. A bare
 # mesh shows neither, and the landmarker puts them wrong by up to 7 mm where there is no colour.
 _BROW = (
     *((-0.634, 0.163), (-0.567, 0.233), (-0.463, 0.270), (-0.324, 0.267), (-0.164, 0.248)),

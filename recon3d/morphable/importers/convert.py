@@ -84,7 +84,7 @@ def convert(
     move(0.7)
 
     regions = face_regions(mean, triangles, points, eyes, inner)
-    importance = texel_importance(regions, triangles, inner)
+    importance = texel_importance(mean, triangles, regions, eyes, inner)
     packed = None
     if raw.uv is not None:
         triangles_uv = raw.triangles_uv[:, [0, 2, 1]] if turned else raw.triangles_uv
@@ -185,7 +185,7 @@ def face_regions(
     mesh = points[:468]
     mesh = mesh[np.isfinite(mesh).all(1)]
     distance = cKDTree(_denser(mesh)).query(vertices)[0]
-    face = np.clip(1 - (distance - 5.0) / 12.0, 0, 1) * skin
+    face = np.clip(1 - (distance - 10.0) / 10.0, 0, 1) * skin
 
     def inside(rings, soft):
         mask = np.zeros(len(vertices))
@@ -240,12 +240,21 @@ def _signed_distance(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
 
 
 def texel_importance(
-    regions: dict[str, np.ndarray], triangles: np.ndarray, inner: np.ndarray
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    regions: dict[str, np.ndarray],
+    eyes: np.ndarray,
+    inner: np.ndarray,
 ) -> np.ndarray:
     """(F,) wanted texels a millimetre: most for the face, little for what is hardly seen."""
-    face = np.maximum.reduce([regions["face"], regions["eyes"], regions["mouth"]])
-    wanted = np.where(inner, 0.25, 0.35 + 0.65 * face)
-    return wanted[triangles].max(1)
+    from recon3d.geometry import triangle_normals
+
+    face = np.maximum(regions["face"], regions["mouth"])
+    wanted = (0.4 + 0.6 * face)[triangles].max(1)
+    wanted[inner[triangles].any(1)] = 0.2
+    ball = eyes[triangles].all(1)
+    ahead = triangle_normals(vertices, triangles)[:, 2] > 0.3
+    return np.where(ball, np.where(ahead, 0.8, 0.15), wanted)
 
 
 def outline_paths(

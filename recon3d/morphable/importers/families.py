@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recon3d.errors import InputError, ModelError
-from recon3d.morphable.importers import ict
+from recon3d.morphable.importers import bfm, eos, flame, gnm, ict
 from recon3d.morphable.importers.convert import convert
 from recon3d.morphable.importers.raw import RawModel
 from recon3d.types import FaceModel
@@ -35,6 +35,10 @@ class Family:
 
 FAMILIES = (
     Family(ict.FAMILY, "the folder FaceXModel, or the repacked .npz", ict.detect, ict.read),
+    Family(gnm.FAMILY, "gnm_head.npz", gnm.detect, gnm.read),
+    Family(flame.FAMILY, "generic_model.pkl, flame2023*.pkl, or .npz", flame.detect, flame.read),
+    Family(bfm.FAMILY, "01_MorphableModel.mat, model2017*.h5, model2019*.h5", bfm.detect, bfm.read),
+    Family(eos.FAMILY, "sfm_shape_3448.bin or another eos model", eos.detect, eos.read),
 )
 
 

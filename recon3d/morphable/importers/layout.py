@@ -61,7 +61,9 @@ def pack_published(
     triangles: np.ndarray,
     importance: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Pack published charts into one texture; None if a chart overlaps itself.
+    """Pack published charts into one texture.
+
+    Charts that cover themselves (eyeballs in layers, mirrored halves) are laid out anew.
 
     Parameters
     ----------
@@ -72,27 +74,38 @@ def pack_published(
 
     Returns
     -------
-    uv : (U', 2) in [0, 1], triangles_uv : (F, 3) int64; or None
+    uv : (U', 2) in [0, 1], triangles_uv : (F, 3) int64; None where less than half of the surface
+    has sound published charts
     """
     area = signed_areas(uv, triangles_uv)
-    if (np.abs(area) < 1e-14).mean() > 0.05:
-        return None
     chart = islands(triangles_uv, len(uv))
-    # Charts that a publisher laid side by side in one tile keep their places to one another.
-    tile = np.floor(uv[triangles_uv].mean(1)).astype(int)
-    charts = []
-    for number in range(chart.max() + 1):
-        part = np.flatnonzero(chart == number)
-        if area[part].sum() < 0:
-            area[part] *= -1
-        if (area[part] < 0).sum() > 0.01 * len(part):
-            return None
-        charts.append(part)
-    del tile
-    packed = _pack(charts, [uv] * len(charts), triangles_uv, vertices, triangles, importance)
-    if overlap_share(*packed) > 0.004:
+    order = np.argsort(chart, kind="stable")
+    good, bad = [], []
+    for part in np.split(order, np.cumsum(np.bincount(chart))[:-1]):
+        turned = area[part] * np.sign(area[part].sum())
+        place = uv[triangles_uv[part]]
+        low, high = place.min((0, 1)), place.max((0, 1))
+        unit = (place - low) / max((high - low).max(), 1e-12) * 0.98 + 0.01
+        soup = np.arange(3 * len(part)).reshape(-1, 3)
+        folded = -turned[turned < 0].sum() > 0.01 * np.abs(turned).sum()
+        flat = (np.abs(turned) < 1e-4 * np.abs(turned).mean()).mean() > 0.05
+        if folded or flat or overlap_share(unit.reshape(-1, 2), soup, 1024) > 0.02:
+            bad.append(part)
+        else:
+            good.append(part)
+    true = _triangle_areas(vertices, triangles) * importance**2
+    if not good or true[np.concatenate(good)].sum() < 0.5 * true.sum():
         return None
-    return packed
+    # the packer wants one array of coordinates and one of triangles for all charts
+    coordinates = [uv] * len(good)
+    corners = [triangles_uv[part] for part in good]
+    if bad:
+        for part, flat in _flat_charts(vertices, triangles, np.sort(np.concatenate(bad))):
+            good.append(part)
+            coordinates.append(flat)
+            corners.append(triangles[part])
+    packed = _pack(good, coordinates, corners, vertices, triangles, importance)
+    return packed if overlap_share(*packed) < 0.004 else None
 
 
 def unwrap(
@@ -101,12 +114,14 @@ def unwrap(
     """A new unwrapping: round the head's axis where that is one-to-one, small charts elsewhere.
 
     The surface seen from the axis of a cylinder through the head is laid out by its angle and
-    height, cut at the back. What is folded or hidden there (nostrils, ears, the mouth's inside,
-    under the chin, the crown) becomes charts of its own, each flat enough to be projected.
+    height, cut at the back, with the face stretched and the rest compressed along each axis. What
+    is folded or hidden there (nostrils, ears, the mouth's inside, under the chin, the crown)
+    becomes charts of its own, each flat enough to be projected.
 
     Parameters
     ----------
-    vertices : (V, 3) mm; triangles : (F, 3) int; importance : (F,) float
+    vertices : (V, 3) mm; triangles : (F, 3) int
+    importance : (F,) float, wanted texels a millimetre, relative
 
     Returns
     -------
@@ -115,27 +130,36 @@ def unwrap(
     F = len(triangles)
     flat = _cylinder(vertices)
     place = flat[triangles]
-    # across the cut at the back, one side is carried round
-    turn = 2 * np.pi * flat_radius(vertices)
-    spread = place[..., 0].max(1) - place[..., 0].min(1)
-    cut = spread > turn / 2
+    # triangles across the cut at the back reach from one end to the other
+    cut = np.ptp(place[..., 0], axis=1) > np.pi * flat_radius(vertices)
     area = _areas(place)
-    true = np.linalg.norm(_normals(vertices, triangles), axis=1) / 2
-    good = ~cut & (area > 0.15 * true)
+    good = ~cut & (area > 0.15 * _triangle_areas(vertices, triangles))
     visible = np.zeros(F, bool)
     visible[_unhidden(place, np.flatnonzero(good), vertices, triangles)] = True
     good &= visible
-    pieces = [part for part in _components(triangles, good) if len(part) >= 30]
+    chief = place[good & (importance > 0.8 * importance.max())]
+    stretched = flat.copy()
+    if len(chief):
+        for k in range(2):
+            low, high = np.percentile(chief[..., k], [1, 99])
+            stretched[:, k] = _stretch(flat[:, k], low, high)
     taken = np.zeros(F, bool)
     charts, coordinates = [], []
-    for part in pieces:
-        taken[part] = True
-        charts.append(part)
-        coordinates.append(flat)
+    for part in _components(triangles, good):
+        if len(part) >= 30:
+            taken[part] = True
+            charts.append(part)
+            coordinates.append(stretched)
     for part, projected in _flat_charts(vertices, triangles, np.flatnonzero(~taken)):
         charts.append(part)
         coordinates.append(projected)
-    return _pack(charts, coordinates, triangles, vertices, triangles, importance)
+    corners = [triangles[part] for part in charts]
+    return _pack(charts, coordinates, corners, vertices, triangles, importance)
+
+
+def _stretch(x: np.ndarray, low: float, high: float, outside: float = 0.45) -> np.ndarray:
+    """A monotonic map with slope 1 between two places and less outside."""
+    return np.clip(x, low, high) + outside * (x - np.clip(x, low, high))
 
 
 def flat_radius(vertices: np.ndarray) -> float:
@@ -160,6 +184,10 @@ def _cylinder(vertices):
 def _areas(place):
     u, v = place[:, 1] - place[:, 0], place[:, 2] - place[:, 0]
     return 0.5 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+
+
+def _triangle_areas(vertices, triangles):
+    return np.linalg.norm(_normals(vertices, triangles), axis=1) / 2
 
 
 def _normals(vertices, triangles):
@@ -211,7 +239,7 @@ def _components(triangles, mask) -> list[np.ndarray]:
 
 
 def _flat_charts(vertices, triangles, remaining):
-    """Grow charts whose normals stay within 50 degrees of one direction; project each on it."""
+    """Grow charts whose normals stay within 55 degrees of one direction; project each on it."""
     normals = _normals(vertices, triangles)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     half = np.sort(np.stack([triangles, np.roll(triangles, -1, 1)], -1), -1).reshape(-1, 2)
@@ -235,7 +263,7 @@ def _flat_charts(vertices, triangles, remaining):
             here = queue.pop(0)
             chart.append(here)
             for other in neighbours.get(here, []):
-                if left[other] and normals[other] @ direction > 0.64:
+                if left[other] and normals[other] @ direction > 0.57:
                     left[other] = False
                     queue.append(other)
         charts += _project(vertices, triangles, np.array(chart), normals)
@@ -272,32 +300,30 @@ def _project(vertices, triangles, chart, normals):
     return [(chart, flat)]
 
 
-def _pack(charts, coordinates, triangles_of, vertices, triangles, importance):
+def _pack(charts, coordinates, corners, vertices, triangles, importance):
     """Scale charts to their true size times importance and put them side by side.
 
     Parameters
     ----------
     charts : list of (n,) int, triangles of each
     coordinates : list of (U, 2)
-    triangles_of : (F, 3) int into the coordinates
+    corners : list of (n, 3) int into the chart's coordinates
     """
-    true = np.linalg.norm(_normals(vertices, triangles), axis=1) / 2
+    true = _triangle_areas(vertices, triangles)
     boxes, local, rows = [], [], []
-    for part, flat in zip(charts, coordinates, strict=True):
-        used, inverse = np.unique(triangles_of[part], return_inverse=True)
-        place = flat[used]
-        place = place - place.min(0)
-        corners = place[inverse.reshape(-1, 3)]
-        area = np.abs(_areas(corners)).sum()
-        if _areas(corners).sum() < 0:  # a chart seen from behind is turned over
+    for part, flat, corner in zip(charts, coordinates, corners, strict=True):
+        used, inverse = np.unique(corner, return_inverse=True)
+        row = inverse.reshape(-1, 3)
+        place = flat[used] - flat[used].min(0)
+        signed = _areas(place[row])
+        if signed.sum() < 0:  # a chart seen from behind is turned over
             place[:, 0] = place[:, 0].max() - place[:, 0]
         weight = (importance[part] * true[part]).sum() / max(true[part].sum(), 1e-12)
-        place = place * (weight * np.sqrt(true[part].sum() / max(area, 1e-12)))
+        place = place * (weight * np.sqrt(true[part].sum() / max(np.abs(signed).sum(), 1e-12)))
         local.append(place)
-        rows.append(inverse.reshape(-1, 3))
+        rows.append(row)
         boxes.append(place.max(0))
-    boxes = np.array(boxes)
-    scale, positions = _fit_boxes(boxes)
+    scale, positions = _fit_boxes(np.array(boxes))
     uv, triangles_uv = [], np.zeros((len(triangles), 3), np.int64)
     count = 0
     for part, place, row, corner in zip(charts, local, rows, positions, strict=True):
@@ -308,20 +334,22 @@ def _pack(charts, coordinates, triangles_of, vertices, triangles, importance):
 
 
 def _fit_boxes(boxes: np.ndarray) -> tuple[float, np.ndarray]:
-    """The largest common scale at which boxes fit into the unit square, and their corners."""
+    """The largest common scale at which boxes fit into the unit square, and their corners.
+
+    Margins shrink where there are so many crumbs that they alone would fill the square.
+    """
     order = np.argsort(-boxes[:, 1], kind="stable")
+    margin = min(MARGIN, 0.15 / np.sqrt(len(boxes)))
     low, high = 0.0, 1.0 / boxes.max()
-    best, best_at = 0.0, None
-    for _ in range(24):
-        scale = high if best_at is None and low == 0.0 and high * 0.999 < 1e-12 else (low + high) / 2
-        at = _skyline(boxes * scale + 2 * MARGIN, order)
-        if at is None:
+    at = _skyline(boxes * low + 2 * margin, order)
+    for _ in range(20):
+        scale = (low + high) / 2
+        tried = _skyline(boxes * scale + 2 * margin, order)
+        if tried is None:
             high = scale
         else:
-            low, best, best_at = scale, scale, at
-    if best_at is None:  # thousands of crumbs: the margins alone fill the square
-        raise ValueError("the charts do not fit into one texture")
-    return best, best_at + MARGIN
+            low, at = scale, tried
+    return low, at + margin
 
 
 def _skyline(boxes: np.ndarray, order: np.ndarray) -> np.ndarray | None:

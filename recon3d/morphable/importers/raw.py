@@ -38,7 +38,7 @@ class RawModel:
     albedo : (V, 3) float or None
         Mean vertex colour, linear RGB; used to find landmarks.
     expression_range : str
-        What a coefficient of 1 means, for people.
+        What a coefficient of 1 means, in words.
     """
 
     family: str
@@ -165,3 +165,31 @@ def compact(triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     number = np.full(count, -1, np.int64)
     number[kept] = np.arange(len(kept))
     return kept, number[triangles]
+
+
+MAX_SIGNED_MODES = 60
+"""Expression components that are kept, the strongest first."""
+
+
+def signed_fields(modes: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Principal components of expression as fields with coefficients from 0 to 1.
+
+    A component swings both ways; a blendshape does not. Each becomes two fields, one a direction,
+    whose coefficient 1 is two standard deviations. The strongest `MAX_SIGNED_MODES` are kept.
+
+    Parameters
+    ----------
+    modes : (E, V, 3)
+        Per standard deviation.
+
+    Returns
+    -------
+    fields : (2 E', V, 3) float32
+    names : tuple of str, ``expression_000_plus``, ``expression_000_minus`` ... after the
+        component's number in the source
+    """
+    strength = np.sqrt((modes.astype(np.float64) ** 2).sum((1, 2)))
+    chosen = np.sort(np.argsort(-strength, kind="stable")[:MAX_SIGNED_MODES])
+    fields = np.stack([2.0 * modes[chosen], -2.0 * modes[chosen]], 1)
+    names = [f"expression_{i:03d}_{side}" for i in chosen for side in ("plus", "minus")]
+    return fields.reshape(-1, *modes.shape[1:]).astype(np.float32), tuple(names)

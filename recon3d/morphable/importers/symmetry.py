@@ -72,7 +72,8 @@ def _spread(vertices, triangles, nearest, distance, mutual, tolerance) -> np.nda
             apex, image = directed.get((a, b)), directed.get((image_b, image_a))
             if apex is not None and image is not None:
                 known = pairs.setdefault(apex, image)
-                if known != image or np.linalg.norm(flipped[apex] - vertices[image]) > 4 * tolerance:
+                gap = np.linalg.norm(flipped[apex] - vertices[image])
+                if known != image or gap > 4 * tolerance:
                     sound = False
                     break
                 stack += [((b, apex), (image, image_b)), ((apex, a), (image_a, image))]
