@@ -20,6 +20,12 @@ from recon3d.restoration.degradations import (
     degrade,
     degrade_clip,
 )
+from recon3d.restoration.enhance import (
+    EnhanceReport,
+    EnhanceSettings,
+    enhance_path,
+    restore_frames,
+)
 from recon3d.restoration.fields import (
     deinterlace,
     deinterlace_frames,
@@ -38,6 +44,8 @@ __all__ = [
     "ColourTemperature",
     "Downsample",
     "DropFrames",
+    "EnhanceReport",
+    "EnhanceSettings",
     "Exposure",
     "Interlace",
     "Jpeg",
@@ -61,12 +69,14 @@ __all__ = [
     "deinterlace_frames",
     "denoise",
     "denoise_frames",
+    "enhance_path",
     "estimate_blur",
     "estimate_light",
     "estimate_noise",
     "interpolate",
     "remove_halos",
     "repair_repeats",
+    "restore_frames",
     "soften_coding",
     "super_resolve",
     "white_balance",
