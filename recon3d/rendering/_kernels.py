@@ -736,3 +736,36 @@ def blend_outlines_backward(image, records, crossings, lines, width, grad, grad_
         moments[f, 3 * edge] += da * xa + db * xb
         moments[f, 3 * edge + 1] += da * ya + db * yb
         moments[f, 3 * edge + 2] += da + db
+
+
+@kernel
+def transform_points(vertices, R, t, out):
+    """out = R v + t in double precision; returns the number of results that are not finite."""
+    bad = 0
+    for p in range(len(vertices)):
+        total = 0.0
+        for i in range(3):
+            value = (
+                R[i, 0] * vertices[p, 0]
+                + R[i, 1] * vertices[p, 1]
+                + R[i, 2] * vertices[p, 2]
+                + t[i]
+            )
+            out[p, i] = value
+            total += value
+        if not math.isfinite(total):
+            bad += 1
+    return bad
+
+
+@kernel
+def transform_points_backward(vertices, R, grad, grad_vertices, grad_R, grad_t):
+    """Adjoint of `transform_points`; adds to all three."""
+    for p in range(len(vertices)):
+        for i in range(3):
+            g = grad[p, i]
+            if g != 0:
+                grad_t[i] += g
+                for j in range(3):
+                    grad_vertices[p, j] += R[i, j] * g
+                    grad_R[i, j] += g * vertices[p, j]

@@ -61,7 +61,7 @@ def antialias(
     ------
     ShapeError, InputError
     """
-    from recon3d.rendering.interface import to_camera
+    from recon3d.rendering.interface import invert, to_camera
 
     check_shape(image, "N H W C", "image")
     if image.shape[:3] != fragments.pix_to_face.shape:
@@ -69,7 +69,7 @@ def antialias(
             f"image is {tuple(image.shape[:3])}, fragments {tuple(fragments.pix_to_face.shape)}"
         )
     points, K = to_camera(vertices, K, R, t)
-    Kinv = torch.linalg.inv(K)
+    Kinv = invert(K)
     neighbours = edge_neighbours(triangles)
     if image.device.type == "cpu" and points.device.type == "cpu":
         from recon3d.rendering.autograd import AntialiasNative

@@ -6,7 +6,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recon3d.errors import InputError
+from recon3d.rendering import _kernels as kernels
 from recon3d.rendering import native
+
+
+class ToCameraNative(torch.autograd.Function):
+    """Vertices (N or 1, V, 3), R (N or 1, 3, 3) and t (N or 1, 3) to camera axes, (N, V, 3).
+
+    A product with so small a matrix is not worth waking a thread pool for, as torch's would.
+    """
+
+    @staticmethod
+    def forward(ctx, vertices, R, t):
+        arrays = _arrays(vertices, R, t)
+        views = max(len(array) for array in arrays)
+        out = np.empty((views, vertices.shape[1], 3))
+        bad = 0
+        for n in range(views):
+            bad += kernels.transform_points(*(_row(a, n) for a in arrays), out[n])
+        if bad:
+            wrong = int((~np.isfinite(arrays[0]).all(-1)).sum())
+            raise InputError(
+                f"vertices: {wrong} of them are not finite"
+                if wrong
+                else "R or t is not finite, or they move the vertices beyond all bounds"
+            )
+        ctx.arrays = arrays
+        return torch.from_numpy(out).to(vertices.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        gradients = [np.zeros(array.shape) for array in ctx.arrays]
+        vertices, R, _ = ctx.arrays
+        (grad,) = _arrays(grad)
+        for n, part in enumerate(grad):
+            kernels.transform_points_backward(
+                _row(vertices, n), _row(R, n), part, *(_row(g, n) for g in gradients)
+            )
+        return tuple(torch.from_numpy(g.astype(grad.dtype, copy=False)) for g in gradients)
+
+
+class InverseNative(torch.autograd.Function):
+    """The inverse of matrices (N, 3, 3)."""
+
+    @staticmethod
+    def forward(ctx, K):
+        (matrix,) = _arrays(K)
+        try:
+            ctx.inverse = np.linalg.inv(matrix.astype(np.float64))
+        except np.linalg.LinAlgError:
+            raise InputError("K is not an invertible intrinsic matrix") from None
+        return torch.from_numpy(ctx.inverse)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        transposed = ctx.inverse.swapaxes(1, 2)
+        return torch.from_numpy(-transposed @ grad.double().numpy() @ transposed)
 
 
 class RasteriseNative(torch.autograd.Function):
@@ -49,7 +107,7 @@ class RasteriseNative(torch.autograd.Function):
             )
         ]
         grad_vertices = torch.from_numpy(np.stack([g[0] for g in gradients])).to(zbuf.dtype)
-        grad_Kinv = torch.from_numpy(np.stack([g[1] for g in gradients])).to(zbuf.dtype)
+        grad_Kinv = torch.from_numpy(np.stack([g[1] for g in gradients]))
         return grad_vertices, grad_Kinv, None, None, None, None, None
 
 
@@ -92,6 +150,11 @@ class InterpolateNative(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _row(array: np.ndarray, view: int) -> np.ndarray:
+    """The part of a view; arrays with one row serve all views."""
+    return array[0 if len(array) == 1 else view]
 
 
 def numpy_dtype(tensor: Tensor):
@@ -148,6 +211,7 @@ class AntialiasNative(torch.autograd.Function):
             for p, ki, f, z in zip(points, inverse, face, depth)
         ]
         ctx.arrays = (points, inverse, triangles, found)
+        ctx.dtype = vertices.dtype
         ctx.save_for_backward(image)
         return torch.from_numpy(
             np.stack([native.blend(p, *view[1:]) for p, view in zip(pictures, found)])
@@ -162,8 +226,8 @@ class AntialiasNative(torch.autograd.Function):
             native.blend_backward(p, triangles, ki, picture, *view, g)
             for p, ki, picture, view, g in zip(points, inverse, pictures, found, grad.numpy())
         ]
-        gradients = (torch.from_numpy(np.stack(part)).to(grad.dtype) for part in zip(*parts))
-        return (*gradients, None, None, None, None, None)
+        grad_image, grad_points, grad_Kinv = (torch.from_numpy(np.stack(p)) for p in zip(*parts))
+        return grad_image, grad_points.to(ctx.dtype), grad_Kinv, None, None, None, None, None
 
 
 def splat(table, uv: Tensor, level: Tensor, mask: Tensor, grad: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class NativeRasteriser(Rasteriser):
         cpu_K = K.cpu()
         pix_to_face, zbuf, barycentric = RasteriseNative.apply(
             vertices.cpu(),
-            torch.linalg.inv(cpu_K),
+            invert(cpu_K),
             corners,
             cpu_K.detach().double().numpy(),
             size,
@@ -120,9 +120,6 @@ def rasterise(
     dtype = vertices.dtype
     if not dtype.is_floating_point:
         raise InputError(f"vertices must be floating point, got {dtype}")
-    if not bool(torch.isfinite(vertices).all()):
-        bad = int((~torch.isfinite(vertices).all(-1)).sum())
-        raise InputError(f"vertices: {bad} of them are not finite")
     in_camera, K = to_camera(vertices, K, R, t)
     member = backend if isinstance(backend, Rasteriser) else get_rasteriser(backend, vertices)
     return member.rasterise(in_camera, triangles, K, size, near=near, cull_backfaces=cull_backfaces)
@@ -148,15 +145,37 @@ def to_camera(vertices: Tensor, K: Tensor, R: Tensor, t: Tensor) -> tuple[Tensor
     check_shape(K, "N 3 3", "K")
     check_shape(R, "N 3 3", "R")
     check_shape(t, "N 3", "t")
-    for name, value in (("K", K), ("R", R), ("t", t)):
-        if not bool(torch.isfinite(value).all()):
-            raise InputError(f"{name} is not finite")
+    if not bool(torch.isfinite(K).all()):
+        raise InputError("K is not finite")
     counts = {len(K), len(R), len(t)} | ({len(vertices)} if vertices.ndim == 3 else set())
     views = max(counts)
     if not counts <= {1, views}:
         raise InputError(f"vertices, K, R and t are for different numbers of views: {counts}")
-    points = vertices @ R.mT + t[:, None, :]
+    vertices = vertices[None] if vertices.ndim == 2 else vertices
+    if vertices.device.type == "cpu":
+        from recon3d.rendering.autograd import ToCameraNative
+
+        points = ToCameraNative.apply(vertices, R, t)
+    else:
+        points = vertices @ R.mT + t[:, None, :]
+        if not bool(torch.isfinite(points).all()):
+            raise InputError("vertices, R or t are not finite")
     return points.expand(views, -1, -1), K.expand(views, 3, 3)
+
+
+def invert(K: Tensor) -> Tensor:
+    """K^-1 (N, 3, 3), in double precision on the CPU.
+
+    Raises
+    ------
+    InputError
+        If a matrix has no inverse.
+    """
+    if K.device.type == "cpu":
+        from recon3d.rendering.autograd import InverseNative
+
+        return InverseNative.apply(K)
+    return torch.linalg.inv(K)
 
 
 @dataclass(frozen=True)

@@ -155,12 +155,12 @@ def attribute_derivatives(
     (N, H, W, C, 2)
         d attribute / d (x, y), units of the attribute per px; 0 where empty.
     """
-    from recon3d.rendering.interface import to_camera
+    from recon3d.rendering.interface import invert, to_camera
 
     check_shape(attributes, "U C", "attributes")
     with torch.no_grad():
         points, K = to_camera(vertices, K, R, t)
-        Kinv = torch.linalg.inv(K)
+        Kinv = invert(K)
         if points.device.type == "cpu":
             from recon3d.rendering.autograd import barycentric_jacobian
 

@@ -288,7 +288,7 @@ def test_wrong_arguments():
         rasterise(vertices, triangles, K, R, t, (0, 8))
     with pytest.raises(InputError, match="different numbers of views"):
         rasterise(vertices.expand(2, -1, -1), triangles, K.expand(3, 3, 3), R, t, (8, 8))
-    with pytest.raises(InputError, match="R is not finite"):
+    with pytest.raises(InputError, match="R or t is not finite"):
         rasterise(vertices, triangles, K, R * float("nan"), t, (8, 8))
     with pytest.raises(InputError, match="no rasteriser 'opengl'"):
         rasterise(vertices, triangles, K, R, t, (8, 8), "opengl")
