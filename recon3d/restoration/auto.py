@@ -133,11 +133,13 @@ class ClipRestorer:
 
         if s.deinterlace:
             note(deinterlace(u))
-        if s.deblock:
-            quality = self._past.get("quality")
-            result, report = deblock(u, quality=None if look or not quality else round(quality))
-            if report.acted and look:
-                self._smooth("quality", report.applied["quality"])
+        if s.deblock and (look or "quality" in self._past):
+            quality = None if look else round(self._past["quality"])
+            result, report = deblock(u, quality=quality)
+            if report.acted:
+                self._smooth("quality", float(report.applied["quality"]))
+            else:
+                self._past.pop("quality", None)
             note((result, report))
         if s.denoise:
             if look:
