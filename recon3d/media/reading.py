@@ -124,6 +124,9 @@ def decode_video(
         stream.thread_type = "AUTO"
         declared = stream.frames
         start = stream.start_time or 0
+        # Containers without a frame count still say how long they should be.
+        length = container.duration / 1e6 if container.duration and not declared else 0.0
+        reached = 0.0
         packets = container.demux(stream)
         while True:
             try:
@@ -144,11 +147,13 @@ def decode_video(
                 seconds = None
                 if frame.pts is not None and frame.time_base:
                     seconds = float((frame.pts - start) * frame.time_base)
+                    reached = max(reached, seconds)
                 count += 1
                 yield _upright_rgb(frame, stream), seconds
     if on_warning is None:
         return
-    if ended_early or broken or (declared and count < declared):
+    short = count < declared if declared else reached < 0.9 * length - 1.0
+    if ended_early or broken or short:
         parts = [f"{count} of {declared} frames" if declared else f"{count} frames"]
         if broken:
             parts.append(f"{broken} broken packets left out")

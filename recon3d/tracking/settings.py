@@ -69,7 +69,7 @@ class TrackingSettings(BaseModel):
         2.6, ge=1.2, description="Side of a view's patch, in face sizes, clipped at the frame."
     )
     min_track_frames: int = Field(
-        3,
+        6,
         ge=1,
         description="Shorter tracks of a video are dropped; stills are never too short.",
     )
