@@ -216,7 +216,7 @@ class ClipRestorer:
 
         if look:
             seen = estimate_blur(u)
-            # Smears change with every movement: only the lens is undone in clips.
+            # Smears and focus change from frame to frame: only the lens is undone in clips.
             wanted = seen.kind == "gaussian"
             self._smooth("edge", seen.sigma if wanted else NATURAL_BLUR)
             self._switch("blur", wanted)

@@ -10,7 +10,7 @@ import numpy as np
 
 from recon3d.colour import linear_to_srgb, srgb_to_linear
 from recon3d.restoration.common import StepReport, enter, leave, luma, luminance
-from recon3d.restoration.kernels import gaussian_kernel, motion_kernel
+from recon3d.restoration.kernels import disc_kernel, gaussian_kernel, motion_kernel
 from recon3d.restoration.noise import NoiseModel, estimate_noise
 
 NATURAL_BLUR = 0.5
@@ -26,20 +26,23 @@ class BlurEstimate:
 
     Attributes
     ----------
-    kind : {"none", "gaussian", "motion"}
+    kind : {"none", "gaussian", "defocus", "motion"}
     sigma : float, px
         Width of the sharpest edges.
     length, angle : float, px and degrees
         Of the smear, where the kind is "motion".
     confidence : float
         Depth of the cepstral dip over its surroundings, in standard deviations.
+    radius : float, px
+        Of the disc of confusion, where the kind is "defocus".
     """
 
-    kind: Literal["none", "gaussian", "motion"]
+    kind: Literal["none", "gaussian", "defocus", "motion"]
     sigma: float
     length: float
     angle: float
     confidence: float
+    radius: float = 0.0
 
 
 def estimate_blur(image: np.ndarray, noise: NoiseModel | None = None) -> BlurEstimate:
@@ -62,10 +65,14 @@ def estimate_blur(image: np.ndarray, noise: NoiseModel | None = None) -> BlurEst
     u = enter(image)
     noise = noise or estimate_noise(u)
     sigma = _edge_width(u, noise)
-    length, angle, confidence = _cepstral_motion(u)
+    cepstrum = _cepstrum(u)
+    length, angle, confidence = _cepstral_motion(cepstrum)
     # Repeated structures (railings, towers) reach about 10.
     if confidence > 12.0 and length >= 4.0:
         return BlurEstimate("motion", sigma, length, angle, confidence)
+    radius = _cepstral_disc(cepstrum)
+    if radius > 0:
+        return BlurEstimate("defocus", sigma, 0.0, 0.0, confidence, radius)
     kind = "gaussian" if sigma > NATURAL_BLUR + 0.4 else "none"
     return BlurEstimate(kind, sigma, 0.0, 0.0, confidence)
 
@@ -104,6 +111,7 @@ def deblur(
         "motion_px": blur.length,
         "motion_deg": blur.angle,
         "motion_confidence": blur.confidence,
+        "defocus_px": blur.radius,
     }
     if blur.kind == "none":
         belief = f"edges {blur.sigma:.1f} px wide: sharp"
@@ -111,6 +119,9 @@ def deblur(
     if blur.kind == "motion":
         kernel = motion_kernel(blur.length, blur.angle)
         belief = f"smeared over {blur.length:.0f} px at {blur.angle:.0f} degrees"
+    elif blur.kind == "defocus":
+        kernel = disc_kernel(blur.radius)
+        belief = f"out of focus by a disc of {blur.radius:.1f} px radius"
     else:
         # Only what exceeds a natural edge is undone.
         width = float(np.sqrt(max(blur.sigma**2 - NATURAL_BLUR**2, 0.04)))
@@ -320,12 +331,12 @@ def _edge_width(u: np.ndarray, noise: NoiseModel) -> float:
     return float(np.quantile(width, 0.5))
 
 
-def _cepstral_motion(u: np.ndarray) -> tuple[float, float, float]:
-    """Length, angle and significance of the deepest dip of the cepstrum."""
+def _cepstrum(u: np.ndarray) -> np.ndarray:
+    """Power cepstrum of the luminance, origin in the middle; empty for pictures too small."""
     y = luminance(u)
     side = min(512, *(n // 2 * 2 for n in y.shape))
     if side < 48:
-        return 0.0, 0.0, 0.0
+        return np.zeros((0, 0))
     window = np.outer(np.hanning(side), np.hanning(side))
     tiles = []
     for top in np.unique(np.linspace(0, y.shape[0] - side, 2).astype(int)):
@@ -333,10 +344,38 @@ def _cepstral_motion(u: np.ndarray) -> tuple[float, float, float]:
             tile = y[top : top + side, left : left + side]
             spectrum = np.abs(np.fft.fft2((tile - tile.mean()) * window)) ** 2
             tiles.append(np.log(spectrum + 1e-3 * np.median(spectrum) + 1e-12))
-    log_power = np.mean(tiles, 0)
-    cepstrum = np.fft.fftshift(np.fft.ifft2(log_power).real)
-    half = side // 2
-    reach = min(40, side // 4)
+    return np.fft.fftshift(np.fft.ifft2(np.mean(tiles, 0)).real)
+
+
+def _cepstral_disc(cepstrum: np.ndarray) -> float:
+    """Radius of a disc of confusion in px, 0 where its ring is not found."""
+    if not len(cepstrum):
+        return 0.0
+    half = len(cepstrum) // 2
+    axis = np.arange(len(cepstrum)) - half
+    ring = np.round(np.hypot(axis[:, None], axis[None])).astype(int)
+    reach = min(24, half - 1)
+    inside = ring <= reach
+    count = np.bincount(ring[inside])
+    # Times the radius: the sum along a ring, as the disc's own zeros make it.
+    sums = np.bincount(ring[inside], cepstrum[inside]) / count * np.arange(len(count))
+    pairs = 0.5 * (sums[4:-1] + sums[5:])
+    lowest = int(np.argmin(pairs))
+    # Sharp and Gaussian pictures stay above -0.08, discs of 3 px and more fall to -0.17 and below.
+    if pairs[lowest] > -0.13:
+        return 0.0
+    # The zeros of the disc's transfer function lie 1 / (2 r) apart.
+    weights = np.maximum(-sums[3 + lowest : 7 + lowest], 0)
+    lag = float((weights * np.arange(3 + lowest, 3 + lowest + len(weights))).sum() / weights.sum())
+    return 0.5 * (lag + 0.5)
+
+
+def _cepstral_motion(cepstrum: np.ndarray) -> tuple[float, float, float]:
+    """Length, angle and significance of the deepest dip of the cepstrum."""
+    if not len(cepstrum):
+        return 0.0, 0.0, 0.0
+    half = len(cepstrum) // 2
+    reach = min(40, len(cepstrum) // 4)
     part = cepstrum[half - reach : half + reach + 1, half - reach : half + reach + 1]
     part = cv2.GaussianBlur(part, (0, 0), 0.7)
     axis = np.arange(-reach, reach + 1)

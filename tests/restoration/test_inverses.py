@@ -58,6 +58,7 @@ STATED = {
     "12 000 K": (1.0, 0.0),
     "Gaussian blur 2 px": (2.5, 0.5),
     "Gaussian blur 2 px, Richardson-Lucy": (1.7, 0.5),
+    "defocus 3 px": (3.0, 1.5),
     "motion blur 11 px, 25 degrees": (6.0, 4.0),
     "downsampling by 2 (nothing: bilinear)": (1.1, 0.1),
     "downsampling by 4 (nothing: bilinear)": (0.8, 0.1),
@@ -135,6 +136,8 @@ def test_blur_is_measured(photographs):
     assert np.all(np.diff(widths) > 0.4)
     smear = estimate_blur(degrade(image, Recipe(steps=(MotionBlur(length=9, angle=40),)), rng))
     assert smear.kind == "motion"
+    lens = estimate_blur(degrade(image, Recipe(steps=(OpticalBlur(sigma=0.0, defocus=4.0),)), rng))
+    assert lens.kind == "defocus" and lens.radius == pytest.approx(4, abs=0.5)
     assert smear.length == pytest.approx(9, abs=1.5) and smear.angle == pytest.approx(40, abs=8)
 
 
