@@ -22,11 +22,14 @@ from recon3d.fitting.shape_basis import (
 )
 from recon3d.fitting.solver import solve_arrow
 from recon3d.fitting.visibility import Visibility, surface_points
-from recon3d.geometry import FRONTAL, skew, so3_exp, so3_log
+from recon3d.geometry import FRONTAL, project, skew, so3_exp, so3_log
 from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 POSE_RIDGE = 1e-6
 """Keeps the pose of a view of which nothing is known where it is."""
+
+STRONG_PERSPECTIVE = 0.1
+"""Face radius over distance from which landmarks observe the focal length: about 60 cm away."""
 
 CHUNK = 2
 """Views linearised at a time: few, so that their derivatives stay in the cache."""
@@ -91,8 +94,6 @@ class Priors:
     pair : (N,) bool, view n is coupled to view n + 1 (the last is False)
     pair_information : (N, 6 + E') inverse variance of the change from view n to n + 1
     pair_mean : (N, 6 + E') expected change: the motion of the frames around
-    iris_ratio : float or None
-        Iris diameter over the root mean square size of the landmark set, both in the picture.
     """
 
     log_focal: np.ndarray
@@ -100,7 +101,6 @@ class Priors:
     pair: np.ndarray
     pair_information: np.ndarray
     pair_mean: np.ndarray
-    iris_ratio: float | None = None
 
 
 @dataclass
@@ -159,10 +159,6 @@ class Problem:
         self.E = self._expression.shape[1]
         self.S = len(priors.log_focal)
         self.P = 6 + self.E
-        centred = basis.mean - basis.mean[basis.present].mean(0)
-        centred = np.where(basis.present[:, None], centred, 0.0)
-        self._size = np.sqrt((centred**2).sum() / max(basis.present.sum(), 1))
-        self._size_by_q = centred.ravel() @ self._modes / max((centred**2).sum(), 1e-12)
 
     # -- residuals -------------------------------------------------------------------------
 
@@ -171,10 +167,6 @@ class Problem:
         base = self.basis.mean + (self._modes @ state.q).reshape(-1, 3)
         moved = (state.e[views] @ self._expression.T).reshape(-1, self.n_landmarks, 3)
         return base + moved + self.measurements.offset[views]
-
-    def size(self, q: np.ndarray) -> float:
-        """Root mean square size of the landmark set, mm, to first order in q."""
-        return self._size * float(np.exp(self._size_by_q @ q))
 
     def _robust(self, d2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Student-t loss of squared whitened distances, and its weight."""
@@ -229,18 +221,11 @@ class Problem:
         )
         total += float((state.e / s.expression_scale).sum())
         total += 0.5 * float(((state.e / s.expression_std) ** 2).sum())
-        if prior.iris_ratio is not None:
-            total += 0.5 * self._iris(state.q) ** 2
         if prior.pair.any():
             pair = prior.pair[:-1]
             d2 = prior.pair_information[:-1] * (_changes(state) - prior.pair_mean[:-1]) ** 2
             total += 0.5 * float(d2[pair].sum())
         return total
-
-    def _iris(self, q: np.ndarray) -> float:
-        """Whitened logarithm of the iris size that this face size implies."""
-        length = self.priors.iris_ratio * self.size(q)
-        return float(np.log(length / self.settings.iris_mm)) / self.settings.iris_log_std
 
     # -- the system ------------------------------------------------------------------------
 
@@ -314,10 +299,6 @@ class Problem:
         g, H = system.g, system.H
         g[:G] += state.q
         H[np.arange(G), np.arange(G)] += 1.0
-        if prior.iris_ratio is not None:
-            J = self._size_by_q / s.iris_log_std
-            g[:G] += self._iris(state.q) * J
-            H[:G, :G] += np.outer(J, J)
         focal = np.arange(G, G + S)
         g[focal] += (state.log_focal - prior.log_focal) / prior.log_focal_std**2
         H[focal, focal] += prior.log_focal_std**-2
@@ -580,8 +561,8 @@ def _inverse_root(covariance: np.ndarray) -> np.ndarray:
     return out
 
 
-def _iris_ratio(track: FaceTrack, size_px: np.ndarray) -> float | None:
-    """Median over views of iris diameter over the size of the landmark set, in the picture."""
+def _iris_length(track: FaceTrack, scale: np.ndarray) -> float | None:
+    """Median over views of the iris diameter, mm; scale (N,) is in px per mm, NaN to leave out."""
     points = np.stack([np.asarray(v.landmarks, np.float64) for v in track.views])
     lengths = []
     for a, b, c, d in IRISES:
@@ -591,7 +572,7 @@ def _iris_ratio(track: FaceTrack, size_px: np.ndarray) -> float | None:
         across = np.linalg.norm(points[:, a] - points[:, c], axis=-1)
         down = np.linalg.norm(points[:, b] - points[:, d], axis=-1)
         # a turned eye is foreshortened in one direction, and a circle in no more than one
-        lengths.append(np.where(good, np.maximum(across, down), np.nan) / size_px)
+        lengths.append(np.where(good, np.maximum(across, down), np.nan) / scale)
     values = np.concatenate(lengths)
     values = values[np.isfinite(values) & (values > 0)]
     return float(np.median(values)) if len(values) else None
@@ -693,11 +674,14 @@ def fit_track(
     if not track.views:
         raise InputError(f"track {track.id} has no views: nothing to fit")
     every = shape_basis(model, settings)
-    basis = every.restricted(choose_landmarks(every, settings.landmarks))
+    seen = np.any([np.isfinite(v.landmarks).all(-1) for v in track.views], axis=0)
+    basis = every.restricted(choose_landmarks(every, seen, settings.landmarks))
     renewal = _Renewal(track, model, basis, settings, Visibility(model, basis.numbers))
     priors = _focal_prior(track, renewal, settings)
     state, error = _initial_state(renewal, basis, priors)
     known = np.isfinite(error)
+    if settings.focal_px is None:
+        priors = _rein_in_focal(priors, renewal, basis, state)
     if not known.any():
         raise InputError(
             f"track {track.id}: no view has the six finite landmarks that a pose needs"
@@ -716,12 +700,6 @@ def fit_track(
         measurements = renewal(state, view_weight)
         priors = _with_smoothness(priors, track, state, settings)
         problem = Problem(basis, settings, measurements, priors)
-        if settings.iris_mm is not None:
-            size_px = np.exp(state.place[:, 2]) * problem.size(state.q)
-            size_px = np.where(view_weight > 0, size_px, np.nan)
-            ratio = _iris_ratio(track, size_px)
-            priors = replace(priors, iris_ratio=ratio)
-            problem.priors = priors
         state, cost, taken = problem.optimise(state, settings.iterations, settings.tolerance, tick)
         costs.append(cost)
         steps += taken
@@ -731,7 +709,7 @@ def fit_track(
     if progress is not None:
         progress(total, total)
     reading = _Renewal(track, model, every, settings, Visibility(model))
-    fit = _result(model, problem, reading, state, view_weight)
+    fit = _result(track, model, problem, reading, state, view_weight)
     fit.info.update(
         steps=steps, costs=costs, seconds=clock.perf_counter() - started, landmarks=len(basis.mean)
     )
@@ -761,6 +739,21 @@ def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings)
         std = np.full(S, 1e-4)
     N = len(track.views)
     return Priors(log_focal, std, np.zeros(N, bool), np.zeros((N, 6)), np.zeros((N, 6)))
+
+
+def _rein_in_focal(priors: Priors, renewal: _Renewal, basis: ShapeBasis, state: State) -> Priors:
+    """Free the focal length only as far as perspective is stronger than landmark error.
+
+    Doubling the focal length (and the distance with it) moves a landmark by its size in the
+    picture times face radius over distance: a few tenths of a per cent for a face across a room,
+    where a landmark's systematic error is per cents and would take any focal length.
+    """
+    std = priors.log_focal_std.copy()
+    for k in range(len(std)):
+        scale = np.exp(np.median(state.place[renewal.source == k, 2]))
+        perspective = basis.radius * scale / np.exp(priors.log_focal[k])
+        std[k] *= min(1.0, perspective / STRONG_PERSPECTIVE) ** 2
+    return replace(priors, log_focal_std=std)
 
 
 def _initial_state(
@@ -808,6 +801,7 @@ def _view_error(problem: Problem, state: State, renewal: _Renewal) -> np.ndarray
 
 
 def _result(
+    track: FaceTrack,
     model: FaceModel,
     problem: Problem,
     reading: _Renewal,
@@ -828,16 +822,31 @@ def _result(
     covariance_q = np.linalg.inv(schur)
     I = len(model.identity)  # noqa: E741
     used = len(basis.identity_given_shape)
-    identity = np.zeros(I)
-    identity[:used] = settings.identity_std * basis.identity(state.q)
-    covariance = np.eye(I) * settings.identity_std**2
-    covariance[:used, :used] = settings.identity_std**2 * basis.identity_covariance(
-        covariance_q[:G, :G]
-    )
+    identity, covariance = np.zeros(I), np.eye(I)
+    identity[:used] = basis.identity(state.q)
+    covariance[:used, :used] = basis.identity_covariance(covariance_q[:G, :G])
+    # size: what identity, the population and the irises say of it
+    scale = np.exp(state.place[:, 2])
+    by_size = np.zeros(I)
+    by_size[:used] = basis.size_by_identity
+    iris = None
+    if settings.iris_mm is not None:
+        iris = _iris_length(track, np.where(view_weight > 0, scale, np.nan))
+    if iris is not None:
+        measured = np.log(settings.iris_mm / iris)
+        direction = covariance @ by_size
+        spread = by_size @ direction + settings.iris_log_std**2
+        identity = identity + direction * (measured - by_size @ identity) / spread
+        covariance = covariance - np.outer(direction, direction) / spread
+    growth = float(by_size @ identity)
+    identity = settings.identity_std * identity
+    covariance = settings.identity_std**2 * covariance
     expression = np.zeros((len(state.e), len(model.expression)))
     expression[:, basis.expression_index] = state.e
     log_focal = state.log_focal[reading.source]
-    t = translation(state.place, log_focal, reading.centre)
+    # the solver's face has the mean size: enlarge the scene about the camera
+    t = (1 + growth) * translation(state.place, log_focal, reading.centre)
+    t += growth * state.R @ basis.middle
     K = np.zeros((len(t), 3, 3))
     K[:, 0, 0] = K[:, 1, 1] = np.exp(log_focal)
     K[:, :2, 2], K[:, 2, 2] = reading.centre, 1.0
@@ -848,9 +857,7 @@ def _result(
         surface_points(model.vertices(identity), model.triangles, model.landmarks)
     )
     moved = (state.e @ every._expression.T).reshape(len(t), -1, 3)
-    points, _ = rotate_project(
-        landmarks + moved + m.offset, state.R, state.place, log_focal, reading.centre
-    )
+    points = project(landmarks + moved + m.offset, K, state.R, t)
     robust = every._robust(every.landmark_distance(state))[1]
     weights = np.clip(m.count / reading.share * robust / (1 + 2 / settings.student_dof), 0, 1)
     weights *= (view_weight > 0)[:, None]
@@ -864,7 +871,6 @@ def _result(
     rows = model.identity.reshape(I, 3 * model.n_vertices).astype(np.float64)
     variance = ((np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ rows) ** 2).sum(0)
     uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
-    ratio = problem.priors.iris_ratio
     return FaceFit(
         model=model,
         identity=identity,
@@ -883,12 +889,13 @@ def _result(
             "views_rejected": int((view_weight <= 0).sum()),
             "reprojection_px": float(px),
             "reprojection_of_eye_distance": float(
-                px / max(eye * np.median(np.exp(state.place[:, 2])), 1e-9)
+                px / max(eye * np.median(scale) / (1 + growth), 1e-9)
             ),
             "sources": [int(s) for s in reading.sources],
             "focal_px": [float(f) for f in np.exp(state.log_focal)],
             "focal_log_std": [float(f) for f in np.sqrt(np.diag(covariance_q)[G:])],
-            "iris_mm": None if ratio is None else float(ratio * problem.size(state.q)),
+            "iris_mm": None if iris is None else float(iris * (1 + growth)),
+            "size": 1 + growth,
             "identity_norm": float(np.linalg.norm(identity)),
             "identity_information": float(I - np.trace(covariance) / settings.identity_std**2),
         },

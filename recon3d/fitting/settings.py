@@ -28,7 +28,7 @@ class FittingSettings(BaseModel):
     )
 
     landmark_floor_mm: float = Field(
-        1.3,
+        2.0,
         gt=0,
         description="Error of a landmark in one frame beyond the tracker's covariance, mm on the "
         "face, one standard deviation per axis.",
@@ -46,13 +46,13 @@ class FittingSettings(BaseModel):
     )
     student_dof: float = Field(4.0, gt=0, description="Degrees of freedom of the Student-t loss.")
     bias_mm: float = Field(
-        1.3,
+        2.0,
         ge=0,
         description="Standard deviation of the landmark error that all frames have in common, "
         "across the face (x and y), mm.",
     )
     bias_depth_mm: float = Field(
-        2.5, ge=0, description="The same along the depth of the face (z), mm."
+        4.0, ge=0, description="The same along the depth of the face (z), mm."
     )
     bias_length_mm: float = Field(
         25.0, gt=0, description="Distance over which the common error changes, mm."
@@ -79,7 +79,10 @@ class FittingSettings(BaseModel):
         1.3, gt=0, description="Median of the unknown focal length over the longer picture side."
     )
     focal_log_std: float = Field(
-        0.4, gt=0, description="Standard deviation of the logarithm of the unknown focal length."
+        0.3,
+        gt=0,
+        description="Standard deviation of the logarithm of the unknown focal length, for a face "
+        "so close that perspective shows it; less, in proportion, for one further away.",
     )
 
     expression_scale: float = Field(
@@ -107,11 +110,14 @@ class FittingSettings(BaseModel):
     )
 
     iris_mm: float | None = Field(
-        12.9,
-        description="Iris diameter as the landmarker draws it, mm; empty to leave it out.",
+        11.7,
+        description="Iris diameter, mm; empty to leave it out.",
     )
     iris_log_std: float = Field(
-        0.08, gt=0, description="Relative standard deviation of that diameter for one person."
+        0.12,
+        gt=0,
+        description="Relative standard deviation of that diameter as the landmarker draws it: "
+        "people differ by 5 %, its drawings by more.",
     )
 
     reject_ratio: float = Field(

@@ -118,6 +118,29 @@ def test_a_common_error_is_not_believed_however_many_frames_repeat_it(model):
     assert careful.uncertainty.mean() > 0.7 * few.uncertainty.mean()
 
 
+def test_irises_decide_size_as_far_as_they_are_trusted(model):
+    """Pictures show shape up to scale; size comes from the irises and the population."""
+    track, truth = _track(model, n_views=10, noise_px=0.1)
+    length = []
+    for view, R, t in zip(track.views, truth["R"], truth["t"], strict=True):
+        # outlines of two irises of 12 mm, facing forward
+        views = []
+        for side in (-32, 32):
+            ring = np.array([[6, 0, 0], [0, 6, 0], [-6, 0, 0], [0, -6, 0]]) + [side, 20, 30]
+            views.append(project(ring, np.diag([900, 900, 1.0]), R, t) + [320, 240])
+        points = view.landmarks.copy()
+        points[469:473], points[474:478] = views
+        length.append(replace(view, landmarks=points))
+    track = replace(track, views=tuple(length))
+    size = []
+    for iris_mm in (11.0, 13.0):
+        fit = fit_track(track, model, FittingSettings(iris_mm=iris_mm, iris_log_std=0.01))
+        size.append(fit.info["size"])
+        # the scene grows with the face: pictures stay what they were
+        assert fit.info["reprojection_of_eye_distance"] < 0.05
+    assert size[1] > 1.005 * size[0]
+
+
 def test_outlier_views_are_rejected_and_do_no_harm(model):
     track, truth = _track(model, n_views=16, noise_px=0.5, outliers=(3, 9))
     fit = fit_track(track, model, HONEST)
@@ -156,6 +179,8 @@ def test_one_view_is_the_same_code(model):
 
 def test_hidden_landmarks_do_not_count(model):
     """Landmarks on the far side may lie anywhere: the fit does not follow them."""
+    # no outline paths: here hidden points are drawn where they are, not on the outline
+    model = replace(model, contour=None)
     track, _truth = _track(model, n_views=1, noise_px=0.2)
     view = track.views[0]
     R = head_rotation(55.0, 0, 0)
@@ -165,6 +190,7 @@ def test_hidden_landmarks_do_not_count(model):
     assert 20 < hidden.sum() < 300
     x = visibility.points
     points = project(x, np.array([[900, 0, 320], [0, 900, 240], [0, 0, 1.0]]), R, [0, 0, 700.0])
+    view = replace(view, depth=900 / 700 * (x @ R.T)[:, 2])
     lied = points.copy()
     lied[hidden] += [25.0, 10.0]
     fits = [
