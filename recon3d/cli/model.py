@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="The morphable face models: what is installed, and how to build the embedded one.",
+    help="The morphable face models: what is installed, how to build, import or install one.",
 )
 
 
@@ -84,3 +84,60 @@ def build(
     for key, value in report.items():
         typer.echo(f"{key}: {value}")
     typer.echo(f"wrote {out}")
+
+
+@app.command("import")
+def import_(
+    path: Path = typer.Argument(..., help="The publisher's file or folder."),
+    name: str = typer.Option(None, help="Name for `--model`; the family's by default."),
+) -> None:
+    """Convert a licensed model (ICT-FaceKit, FLAME, Basel, Surrey, GNM) and keep it."""
+    from recon3d.morphable.importers import recognise
+
+    family = recognise(path)
+    typer.echo(f"{path}: {family.name}")
+    _convert(path, name)
+
+
+@app.command("install")
+def install(
+    name: str = typer.Argument(..., help="A model that may be downloaded: ict-facekit."),
+    url: str = typer.Option(None, help="A mirror of the publisher's folder."),
+) -> None:
+    """Download a model whose licence allows it, check it and convert it."""
+    from recon3d.morphable.install import download, source
+    from recon3d.progress import Reporter
+
+    wanted = source(name)
+    typer.echo(wanted.notice)
+    with Reporter().stage(f"downloading {name}") as move:
+        folder = download(wanted, url=url, progress=move)
+    _convert(folder, name)
+
+
+def _convert(path: Path, name: str | None) -> None:
+    """Import, save among the user's models, and say what it is and under which licence."""
+    from recon3d.errors import InputError
+    from recon3d.morphable import save_model
+    from recon3d.morphable.importers.convert import convert
+    from recon3d.morphable.importers.families import recognise
+    from recon3d.morphable.storage import models_home
+    from recon3d.progress import Reporter
+
+    if name is not None and (not name or any(c in name for c in "/\\") or name.startswith(".")):
+        raise InputError(f"--name wants a plain name, got {name!r}")
+    raw = recognise(path).read(path)
+    with Reporter().stage("converting the face model") as move:
+        model = convert(raw, name=name, progress=move)
+    out = models_home() / "models" / f"{model.name}.npz"
+    save_model(out, model)
+    found = int((model.landmarks.triangle >= 0).sum())
+    typer.echo(
+        f"{model.name}: {model.n_vertices} vertices, {len(model.identity)} identity modes, "
+        f"{len(model.expression)} expressions ({raw.expression_range}), {found} of "
+        f"{len(model.landmarks.triangle)} landmarks found"
+    )
+    typer.echo(f"licence: {model.licence}")
+    typer.echo(f"origin: {model.origin}")
+    typer.echo(f"citation: {model.citation}")
+    typer.echo(f"wrote {out}; use it with --model {model.name}")

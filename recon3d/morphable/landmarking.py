@@ -319,7 +319,7 @@ class _Scene:
     def draw(self, R, t, K, size, tone, light):
         """A picture (H, W, 3) uint8, the triangle and the depth of each pixel."""
         from recon3d.colour import linear_to_srgb, to_uint8
-        from recon3d.rendering.native import interpolate, rasterise_numpy
+        from recon3d.rendering.native import rasterise_numpy
 
         face, depth, barycentric = rasterise_numpy(
             self.vertices @ R.T + t, self.triangles, K, (size, size)
@@ -327,7 +327,9 @@ class _Scene:
         inside = face >= 0
         second = self.vertices if self.colours is None else self.colours
         attributes = np.concatenate([self.normals, second.astype(np.float32)], 1)
-        attributes = interpolate(face, barycentric, attributes, self.triangles)
+        corners = attributes[self.triangles[face[inside]]]
+        attributes = np.zeros((size, size, attributes.shape[1]), np.float32)
+        attributes[inside] = np.einsum("nk,nkc->nc", barycentric[inside], corners)
         normal, rest = attributes[..., :3], attributes[..., 3:]
         normal = normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
         albedo = rest if self.colours is not None else self._albedo(face, rest, tone)

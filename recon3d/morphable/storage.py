@@ -18,13 +18,24 @@ EMBEDDED = "recon3d"
 _ARRAYS = ("mean", "identity", "expression", "triangles", "uv", "triangles_uv", "mirror")
 
 
+def models_home() -> Path:
+    """Where imported models and downloads are kept: ``RECON3D_HOME`` or the user's cache."""
+    if os.environ.get("RECON3D_HOME"):
+        return Path(os.environ["RECON3D_HOME"])
+    import pooch
+
+    return Path(pooch.os_cache("recon3d"))
+
+
 def list_models() -> dict[str, Path]:
-    """Models that `load_model` knows by name, with their files."""
+    """Models that `load_model` knows by name, with their files: the project's, then the user's."""
     folder = asset_path("face_model")
     found = {EMBEDDED: folder / "recon3d_face.npz"}
     for path in sorted(folder.glob("*.npz")):
         if path != found[EMBEDDED]:
             found[path.stem] = path
+    for path in sorted((models_home() / "models").glob("*.npz")):
+        found.setdefault(path.stem, path)
     return {name: path for name, path in found.items() if path.exists()}
 
 

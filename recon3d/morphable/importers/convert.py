@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from recon3d.errors import ModelError
 from recon3d.morphable.importers import layout
 from recon3d.morphable.importers.raw import RawModel
 from recon3d.morphable.importers.symmetry import find_mirror
+from recon3d.progress import Callback
 from recon3d.types import FaceModel
 
 EYE_CORNERS = (33, 133, 362, 263)
@@ -25,7 +24,7 @@ CHIN = 152
 
 
 def convert(
-    raw: RawModel, *, name: str | None = None, progress: Callable[[float], None] | None = None
+    raw: RawModel, *, name: str | None = None, progress: Callback | None = None
 ) -> FaceModel:
     """Make a `FaceModel` of what an adapter read.
 
@@ -39,7 +38,7 @@ def convert(
     name : str, optional
         Name of the result; the family's by default.
     progress : callable, optional
-        Called with a share from 0 to 1.
+        Called with the steps done and their number.
 
     Raises
     ------
@@ -49,7 +48,7 @@ def convert(
     from recon3d.morphable.embedding import embedding_of_vertices
     from recon3d.morphable.landmarking import ibug68_from_mediapipe, locate_landmarks
 
-    move = progress or (lambda share: None)
+    move = progress or (lambda done, total: None)
     turn = raw.axes.T * raw.millimetres
     mean = raw.mean @ turn
     identity = (raw.identity @ turn.astype(np.float32)).astype(np.float32)
@@ -60,7 +59,7 @@ def convert(
     triangles, turned = outward(mean, raw.triangles, ~(eyes | inner))
     mean = mean - [_middle(mean, raw.mirror), 0, 0]
     mirror = find_mirror(mean, triangles) if raw.mirror is None else raw.mirror
-    move(0.1)
+    move(1, 4)
 
     landmarks, report = locate_landmarks(
         mean, triangles, raw.albedo, eyes=eyes, hidden=inner, mirror=mirror
@@ -81,7 +80,7 @@ def convert(
         ibug68 = ibug68_from_mediapipe(mean, triangles, landmarks)
     else:
         ibug68 = embedding_of_vertices(raw.landmarks68, triangles)
-    move(0.7)
+    move(2, 4)
 
     regions = face_regions(mean, triangles, points, eyes, inner)
     importance = texel_importance(mean, triangles, regions, eyes, inner)
@@ -91,9 +90,9 @@ def convert(
         packed = layout.pack_published(raw.uv, triangles_uv, mean, triangles, importance)
     if packed is None:
         packed = layout.unwrap(mean, triangles, importance)
-    move(0.95)
+    move(3, 4)
     uv, triangles_uv = packed
-    return FaceModel(
+    model = FaceModel(
         name=name or raw.name,
         mean=mean,
         identity=identity,
@@ -111,6 +110,8 @@ def convert(
         origin=raw.origin,
         citation=raw.citation,
     )
+    move(4, 4)
+    return model
 
 
 def outward(

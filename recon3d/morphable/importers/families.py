@@ -10,6 +10,7 @@ from recon3d.errors import InputError, ModelError
 from recon3d.morphable.importers import bfm, eos, flame, gnm, ict
 from recon3d.morphable.importers.convert import convert
 from recon3d.morphable.importers.raw import RawModel
+from recon3d.progress import Callback
 from recon3d.types import FaceModel
 
 
@@ -66,7 +67,7 @@ def import_model(
     path: str | Path,
     *,
     name: str | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callback | None = None,
 ) -> FaceModel:
     """Convert a licensed model from the user's own files.
 
@@ -77,7 +78,7 @@ def import_model(
     name : str, optional
         Name of the result; the family's own by default.
     progress : callable, optional
-        Called with a share from 0 to 1.
+        Called with the steps done and their number.
 
     Raises
     ------

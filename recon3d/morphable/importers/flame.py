@@ -15,7 +15,13 @@ import numpy as np
 from recon3d.morphable.importers.articulation import eye_fields, jaw_fields
 from recon3d.morphable.importers.files import npz_keys, read_npz
 from recon3d.morphable.importers.pickles import as_array, load_pickle
-from recon3d.morphable.importers.raw import RawModel, check_raw, expect, signed_fields
+from recon3d.morphable.importers.raw import (
+    RawModel,
+    check_raw,
+    check_triangles,
+    expect,
+    signed_fields,
+)
 
 FAMILY = "FLAME"
 ORIGIN = "FLAME, Max Planck Institute for Intelligent Systems (flame.is.tue.mpg.de)"
@@ -62,6 +68,7 @@ def read(path: Path) -> RawModel:
     expect(mean.ndim == 2 and mean.shape[1] == 3, path, "v_template (V, 3)", str(mean.shape))
     V = len(mean)
     triangles = as_array(data["f"], path, "f", np.int64)
+    check_triangles(triangles, V, path)
     modes = as_array(data["shapedirs"], path, "shapedirs")
     total = N_SHAPE + N_EXPRESSION
     expect(

@@ -13,7 +13,14 @@ import numpy as np
 
 from recon3d.morphable.importers.articulation import eye_fields
 from recon3d.morphable.importers.files import npz_keys, read_npz
-from recon3d.morphable.importers.raw import RawModel, check_raw, compact, expect, signed_fields
+from recon3d.morphable.importers.raw import (
+    RawModel,
+    check_raw,
+    check_triangles,
+    compact,
+    expect,
+    signed_fields,
+)
 
 FAMILY = "GNM Head"
 LICENCE = "Apache-2.0"
@@ -73,18 +80,7 @@ def read(path: Path) -> RawModel:
         groups.shape == (len(names), V), path, f"groups ({len(names)}, {V})", str(groups.shape)
     )
     triangles = data["triangles"].astype(np.int64)
-    expect(
-        triangles.ndim == 2 and triangles.shape[1] == 3 and len(triangles) > 0,
-        path,
-        "triangles (F, 3)",
-        str(triangles.shape),
-    )
-    expect(
-        triangles.min() >= 0 and triangles.max() < V,
-        path,
-        f"triangles of {V} vertices",
-        f"{triangles.min()} to {triangles.max()}",
-    )
+    check_triangles(triangles, V, path)
 
     def members(wanted):
         rows = [i for i, n in enumerate(names) if n in wanted]

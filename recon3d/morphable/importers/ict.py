@@ -18,6 +18,7 @@ from recon3d.morphable.importers.raw import (
     RawModel,
     arkit_name,
     check_raw,
+    check_triangles,
     compact,
     expect,
     triangulate,
@@ -182,6 +183,7 @@ def _assemble(
     )
     expression, names = _arkit(expression, list(names))
     V = len(mean)
+    check_triangles(triangles, V, path)
 
     def vertices_of(*wanted):
         mask = np.zeros(V, bool)
@@ -229,10 +231,10 @@ def _arkit(expression: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[s
     return np.stack(out), out_names
 
 
-def _part_of_polygon(polygons: list[np.ndarray]) -> list[str]:
+def _part_of_polygon(polygons: list[list[int]]) -> list[str]:
     part = []
     for corners in polygons:
-        top = corners.max()  # where parts share a border, the later part's polygon reaches higher
+        top = max(corners)  # where parts share a border, the later part's polygon reaches higher
         part.append(next((n for n, (low, high) in _PARTS.items() if low <= top <= high), ""))
     return part
 
@@ -255,9 +257,9 @@ def _read_indices(path: Path) -> tuple[np.ndarray, list[str]]:
 def _read_obj_vertices(path: Path, count: int) -> np.ndarray:
     """(V, 3) positions of an OBJ file."""
     try:
-        text = path.read_text(errors="replace")
-        lines = re.findall(r"^v\s+(.*)$", text, re.MULTILINE)
-        vertices = np.array([line.split()[:3] for line in lines], np.float64)
+        lines = re.findall(rb"^v[ \t]+(\S+[ \t]+\S+[ \t]+\S+)", path.read_bytes(), re.MULTILINE)
+        numbers = [float(x) for x in b" ".join(lines).split()]
+        vertices = np.array(numbers, np.float64).reshape(-1, 3)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: expected an OBJ file with vertices, found {error}") from error
     expect(vertices.shape == (count, 3), path, f"{count} vertices", str(len(vertices)))
@@ -271,22 +273,49 @@ def _read_obj(path: Path):
         with open(path, errors="replace") as lines:
             for line in lines:
                 if line.startswith("v "):
-                    vertices.append(line.split()[1:4])
+                    vertices.append([float(x) for x in line.split()[1:4]])
                 elif line.startswith("vt "):
-                    uv.append(line.split()[1:3])
+                    uv.append([float(x) for x in line.split()[1:3]])
                 elif line.startswith("f "):
                     corners = [c.split("/") for c in line.split()[1:]]
-                    polygons.append(np.array([int(c[0]) for c in corners]) - 1)
+                    polygons.append([int(c[0]) - 1 for c in corners])
                     if len(corners[0]) > 1 and corners[0][1]:
-                        polygons_uv.append(np.array([int(c[1]) for c in corners]) - 1)
+                        polygons_uv.append([int(c[1]) - 1 for c in corners])
         vertices = np.array(vertices, np.float64).reshape(-1, 3)
         uv = np.array(uv, np.float64).reshape(-1, 2)
     except (OSError, ValueError, IndexError) as error:
         raise ModelError(f"{path}: expected an OBJ file, found {error}") from error
-    good = polygons and min(p.min() for p in polygons) >= 0
+    good = polygons and min(map(min, polygons)) >= 0
     expect(bool(good), path, "polygons with positive vertex numbers", "none")
-    top = max(p.max() for p in polygons)
+    top = max(map(max, polygons))
     expect(top < len(vertices), path, f"polygons of {len(vertices)} vertices", f"number {top + 1}")
     if len(polygons_uv) != len(polygons):
         return vertices, polygons, None, None
     return vertices, polygons, uv, polygons_uv
+
+
+def shape_digest(path: Path, neutral: np.ndarray, kept: np.ndarray) -> str:
+    """Digest of one shape file's content, as `ict_pins.SHAPES` lists it.
+
+    Parameters
+    ----------
+    path : Path of an OBJ file
+    neutral : (26719, 3)
+    kept : (V,) int, imported vertices
+
+    Raises
+    ------
+    ModelError
+        If the file holds no shape of this mesh.
+    """
+    import hashlib
+
+    moved = (_read_obj_vertices(path, len(neutral)) - neutral)[kept]
+    return hashlib.sha256(np.ascontiguousarray(moved, "<f2").tobytes()).hexdigest()[:32]
+
+
+def neutral_mesh(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Neutral vertices (26719, 3) and the numbers of those that are imported (V,)."""
+    vertices, polygons, _, _ = _read_obj(folder / "generic_neutral_mesh.obj")
+    part = _part_of_polygon(polygons)
+    return vertices, np.unique([i for p, n in zip(polygons, part) if n for i in p])

@@ -160,21 +160,23 @@ def _dense(record: Record, path: Path, name: str) -> np.ndarray:
     state = record.state
     shape = tuple(int(n) for n in state.get("_shape", state.get("shape", ())))
     try:
-        parts = {k: as_array(state[k], path, name, None) for k in state if k in _SPARSE_PARTS}
+        parts = {k: as_array(state[k], path, name, None) for k in _SPARSE_PARTS if k in state}
         if len(shape) != 2 or shape[0] * shape[1] > 1 << 28:
             raise ValueError(f"shape {shape}")
         if "indptr" in parts:
             kind = sparse.csc_matrix if record.name.startswith("csc") else sparse.csr_matrix
             matrix = kind((parts["data"], parts["indices"], parts["indptr"]), shape)
+            matrix.check_format(full_check=True)  # compiled code trusts these indices
         else:
-            matrix = sparse.coo_matrix((parts["data"], (parts["row"], parts["col"])), shape)
-        matrix.check_format() if hasattr(matrix, "check_format") else None
+            places = state.get("coords") or (state["row"], state["col"])
+            places = tuple(as_array(x, path, name, np.int64) for x in places)
+            matrix = sparse.coo_matrix((parts["data"], places), shape)
         return matrix.toarray()
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: {name!r} is a damaged sparse matrix ({error})") from error
 
 
-_SPARSE_PARTS = ("data", "indices", "indptr", "row", "col")
+_SPARSE_PARTS = ("data", "indices", "indptr")
 
 
 class _Reader(pickle.Unpickler):

@@ -102,10 +102,7 @@ def check_raw(raw: RawModel, path: Path | str) -> RawModel:
     for what in ("mean", "identity", "expression"):
         good = np.isfinite(getattr(raw, what)).all()
         expect(bool(good), path, f"finite numbers in the {what}", "NaN or infinity")
-    low, high = int(raw.triangles.min()), int(raw.triangles.max())
-    expect(
-        low >= 0 and high < V, path, f"triangles of vertices 0 to {V - 1}", f"{low} to {high}"
-    )
+    check_triangles(raw.triangles, V, path)
     if raw.uv is not None:
         low, high = int(raw.triangles_uv.min()), int(raw.triangles_uv.max())
         U = len(raw.uv)
@@ -116,6 +113,20 @@ def check_raw(raw: RawModel, path: Path | str) -> RawModel:
             f"{low} to {high}",
         )
     return raw
+
+
+def check_triangles(triangles: np.ndarray, count: int, path: Path | str) -> None:
+    """Check that triangles are (F, 3) numbers of vertices.
+
+    Raises
+    ------
+    ModelError
+    """
+    good = triangles.ndim == 2 and triangles.shape[1] == 3 and len(triangles) > 0
+    expect(good, path, "triangles (F, 3)", str(triangles.shape))
+    low, high = int(triangles.min()), int(triangles.max())
+    wanted = f"triangles of vertices 0 to {count - 1}"
+    expect(low >= 0 and high < count, path, wanted, f"{low} to {high}")
 
 
 def arkit_name(name: str) -> str:
@@ -132,17 +143,17 @@ def arkit_name(name: str) -> str:
     return name
 
 
-def triangulate(polygons: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def triangulate(polygons: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Fans of polygons.
 
     Parameters
     ----------
-    polygons : list of (n,) int or of (n, k) int
-        Corners of each polygon (k numbers a corner).
+    polygons : list of lists of int
+        Corners of each polygon.
 
     Returns
     -------
-    triangles : (F, 3) or (F, 3, k) int64
+    triangles : (F, 3) int64
     polygon : (F,) int64, which polygon each came from
     """
     triangles, polygon = [], []
