@@ -169,53 +169,62 @@ def rasterise_band(
     limit = 1.0 / near
     for index in range(first, last):
         f = order[index]
-        a0 = edges[f, 0]
-        a1 = edges[f, 3]
-        a2 = edges[f, 6]
+        a0, s0, k0 = edges[f, 0], edges[f, 1], edges[f, 2]
+        a1, s1, k1 = edges[f, 3], edges[f, 4], edges[f, 5]
+        a2, s2, k2 = edges[f, 6], edges[f, 7], edges[f, 8]
         # a pixel centre on an edge belongs to exactly one of the two triangles that share it
-        t0 = 0.0 if a0 > 0 or (a0 == 0 and edges[f, 1] > 0) else TINY
-        t1 = 0.0 if a1 > 0 or (a1 == 0 and edges[f, 4] > 0) else TINY
-        t2 = 0.0 if a2 > 0 or (a2 == 0 and edges[f, 7] > 0) else TINY
+        t0 = 0.0 if a0 > 0 or (a0 == 0 and s0 > 0) else TINY
+        t1 = 0.0 if a1 > 0 or (a1 == 0 and s1 > 0) else TINY
+        t2 = 0.0 if a2 > 0 or (a2 == 0 and s2 > 0) else TINY
         scale = inverse[f]
         c_first = box[f, 2]
         c_last = box[f, 3]
+        wide = c_last - c_first > 6
+        q0 = q1 = q2 = 0.0
+        if wide:
+            q0 = -1.0 / a0 if a0 != 0 else 0.0
+            q1 = -1.0 / a1 if a1 != 0 else 0.0
+            q2 = -1.0 / a2 if a2 != 0 else 0.0
         for r in range(max(box[f, 0], row0), min(box[f, 1], row1 - 1) + 1):
             y = r + 0.5
-            b0 = edges[f, 1] * y + edges[f, 2]
-            b1 = edges[f, 4] * y + edges[f, 5]
-            b2 = edges[f, 7] * y + edges[f, 8]
+            b0 = s0 * y + k0
+            b1 = s1 * y + k1
+            b2 = s2 * y + k2
             lo = c_first
             hi = c_last
-            if hi - lo > 3:
+            if wide:
                 # shrink the row to where all edge functions may be positive, a pixel to spare
                 left = lo - 1.0
                 right = hi + 2.0
                 if a0 > 0:
-                    left = max(left, -b0 / a0)
+                    left = max(left, b0 * q0)
                 elif a0 < 0:
-                    right = min(right, -b0 / a0)
+                    right = min(right, b0 * q0)
                 if a1 > 0:
-                    left = max(left, -b1 / a1)
+                    left = max(left, b1 * q1)
                 elif a1 < 0:
-                    right = min(right, -b1 / a1)
+                    right = min(right, b1 * q1)
                 if a2 > 0:
-                    left = max(left, -b2 / a2)
+                    left = max(left, b2 * q2)
                 elif a2 < 0:
-                    right = min(right, -b2 / a2)
+                    right = min(right, b2 * q2)
                 if not left <= right + 1e-3:
                     continue
                 lo = max(lo, int(left - 0.51))
                 hi = min(hi, int(right + 0.51))
+            near_row = nearest[r - row0]
+            winner_row = winner[r - row0]
             for c in range(lo, hi + 1):
                 x = c + 0.5
                 e0 = a0 * x + b0
                 e1 = a1 * x + b1
                 e2 = a2 * x + b2
-                if e0 >= t0 and e1 >= t1 and e2 >= t2:
+                # one branch for all three: they are hard to predict
+                if (e0 >= t0) & (e1 >= t1) & (e2 >= t2):
                     w = (e0 + e1 + e2) * scale
-                    if w > nearest[r - row0, c] and w <= limit:
-                        nearest[r - row0, c] = w
-                        winner[r - row0, c] = f
+                    if w > near_row[c] and w <= limit:
+                        near_row[c] = w
+                        winner_row[c] = f
     for r in range(row0, row1):
         y = r + 0.5
         for c in range(width):
@@ -611,6 +620,17 @@ def walk(f, stop, ax, ay, bx, by, lines, det, outline, neighbours, max_steps):
 
 
 @kernel
+def joined(f, g, outline, neighbours):
+    """Whether the surface runs on from triangle f to g over an edge that is no outline."""
+    if f < 0 or g < 0:
+        return False
+    for i in range(3):  # noqa: SIM110 (numba has no any() over a generator)
+        if neighbours[f, i, 0] == g and not outline[f, i]:
+            return True
+    return False
+
+
+@kernel
 def outline_crossings(face, zbuf, lines, det, outline, neighbours, row0, row1, max_steps):
     """Outlines between the pixels of the rows row0..row1 and their right and lower neighbours.
 
@@ -627,6 +647,8 @@ def outline_crossings(face, zbuf, lines, det, outline, neighbours, row0, row1, m
                 r2 = r if horizontal else r + 1
                 c2 = c + 1 if horizontal else c
                 if r2 >= height or c2 >= width or face[r, c] == face[r2, c2]:
+                    continue
+                if joined(face[r, c], face[r2, c2], outline, neighbours):
                     continue
                 if face[r, c] < 0 or (face[r2, c2] >= 0 and zbuf[r2, c2] < zbuf[r, c]):
                     ra, ca, rb, cb = r2, c2, r, c

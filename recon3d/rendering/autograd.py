@@ -72,17 +72,17 @@ class RasteriseNative(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, vertices, Kinv, triangles, K, size, near, cull_backfaces):
-        dtype = numpy_dtype(vertices)
         points = vertices.detach().numpy().astype(np.float64)
         inverse = Kinv.detach().numpy().astype(np.float64)
-        views = [
-            native.draw(p, triangles, k, ki, size, near, cull_backfaces, dtype)
-            for p, k, ki in zip(points, K, inverse)
-        ]
-        face = np.stack([view[0] for view in views])
-        zbuf = torch.from_numpy(np.stack([view[1] for view in views]))
-        barycentric = torch.from_numpy(np.stack([view[2] for view in views]))
-        pix_to_face = torch.from_numpy(face.astype(np.int64))
+        dtype = torch.float64 if vertices.dtype == torch.float64 else torch.float32
+        shape = (len(points), *size)
+        pix_to_face = torch.empty(shape, dtype=torch.int64)
+        zbuf = torch.empty(shape, dtype=dtype)
+        barycentric = torch.empty((*shape, 3), dtype=dtype)
+        out = zip(pix_to_face.numpy(), zbuf.numpy(), barycentric.numpy())
+        for p, k, ki, view in zip(points, K, inverse, out):
+            native.draw(p, triangles, k, ki, size, near, cull_backfaces, view)
+        face = pix_to_face.numpy()
         ctx.arrays = (points, inverse, triangles, face)
         ctx.save_for_backward(zbuf, barycentric)
         ctx.mark_non_differentiable(pix_to_face)
@@ -120,13 +120,12 @@ class InterpolateNative(torch.autograd.Function):
         bary = barycentric.detach().contiguous().numpy()
         values = attributes.detach().contiguous().numpy()
         shared = len(values) == 1
-        out = [
-            native.interpolate(f, b, values[0 if shared else n], triangles)
-            for n, (f, b) in enumerate(zip(face, bary))
-        ]
+        out = np.empty((*face.shape, values.shape[-1]), values.dtype)
+        for n, (f, b) in enumerate(zip(face, bary)):
+            native.interpolate(f, b, values[0 if shared else n], triangles, out[n])
         ctx.arrays = (face, triangles)
         ctx.save_for_backward(barycentric, attributes)
-        return torch.from_numpy(np.stack(out))
+        return torch.from_numpy(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -137,15 +136,18 @@ class InterpolateNative(torch.autograd.Function):
         values = attributes.contiguous().numpy()
         grad = grad.contiguous().numpy()
         shared = len(values) == 1
+        grad_barycentric = np.empty_like(bary)
         results = [
-            native.interpolate_backward(f, b, values[0 if shared else n], triangles, g)
+            native.interpolate_backward(
+                f, b, values[0 if shared else n], triangles, g, grad_barycentric[n]
+            )
             for n, (f, b, g) in enumerate(zip(face, bary, grad))
         ]
-        grad_attributes = np.stack([r[1] for r in results])
+        grad_attributes = np.stack(results)
         if shared:
             grad_attributes = grad_attributes.sum(0, keepdims=True)
         return (
-            torch.from_numpy(np.stack([r[0] for r in results])),
+            torch.from_numpy(grad_barycentric),
             torch.from_numpy(grad_attributes),
             None,
             None,
@@ -155,10 +157,6 @@ class InterpolateNative(torch.autograd.Function):
 def _row(array: np.ndarray, view: int) -> np.ndarray:
     """The part of a view; arrays with one row serve all views."""
     return array[0 if len(array) == 1 else view]
-
-
-def numpy_dtype(tensor: Tensor):
-    return np.float64 if tensor.dtype == torch.float64 else np.float32
 
 
 class SampleNative(torch.autograd.Function):

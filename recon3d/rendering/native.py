@@ -5,6 +5,8 @@ Nothing here needs torch; `recon3d.rendering.rasterise` builds the differentiabl
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from recon3d.checks import check_shape
@@ -74,7 +76,13 @@ def rasterise_numpy(
     K, Kinv = check_intrinsics(K)
     if not near > 0:
         raise InputError(f"near must be positive, got {near}")
-    return draw(vertices, triangles, K, Kinv, (height, width), near, cull_backfaces, dtype)
+    out = (
+        np.empty((height, width), np.int32),
+        np.empty((height, width), dtype),
+        np.empty((height, width, 3), dtype),
+    )
+    draw(vertices, triangles, K, Kinv, (height, width), near, cull_backfaces, out)
+    return out
 
 
 def rasterise_uv(
@@ -101,17 +109,14 @@ def rasterise_uv(
     return face, barycentric
 
 
-def draw(vertices, triangles, K, Kinv, size, near, cull_backfaces, dtype):
-    """`rasterise_numpy` on checked, contiguous float64 and integer arrays."""
+def draw(vertices, triangles, K, Kinv, size, near, cull_backfaces, out):
+    """Rasterise one view into ``out``, the arrays pix_to_face, zbuf and barycentric.
+
+    All arguments are checked, contiguous arrays, geometry in float64.
+    """
     height, width = size
     count = len(triangles)
-    edges = np.empty((count, 9))
-    inverse = np.empty(count)
-    box = np.empty((count, 4), np.int32)
-    face = np.empty((height, width), np.int32)
-    zbuf = np.empty((height, width), dtype)
-    barycentric = np.empty((height, width, 3), dtype)
-
+    edges, inverse, box = _scratch(count)
     threads = get_num_threads()
     chunks = 1 if threads == 1 or count < 2000 else 2 * threads
     starts = np.linspace(0, count, chunks + 1).astype(int)
@@ -134,28 +139,41 @@ def draw(vertices, triangles, K, Kinv, size, near, cull_backfaces, dtype):
         )
 
     run_chunks(setup, chunks)
-    band_rows = height if threads == 1 or height * width <= SMALL else max(8, height // 32)
+    # a band's depth buffer should stay in the nearest cache, whatever the number of threads
+    band_rows = min(height, max(8, min(64, 16384 // width)))
     bands = -(-height // band_rows)
     offsets, order = kernels.bin_triangles(box, band_rows, bands)
+    parallel = height * width > SMALL
+    tasks = bands if parallel else 1
 
     def band(i):
-        kernels.rasterise_band(
-            edges,
-            inverse,
-            box,
-            order,
-            offsets[i],
-            offsets[i + 1],
-            i * band_rows,
-            min((i + 1) * band_rows, height),
-            near,
-            face,
-            zbuf,
-            barycentric,
-        )
+        for b in range(i, i + 1) if parallel else range(bands):
+            kernels.rasterise_band(
+                edges,
+                inverse,
+                box,
+                order,
+                offsets[b],
+                offsets[b + 1],
+                b * band_rows,
+                min((b + 1) * band_rows, height),
+                near,
+                *out,
+            )
 
-    run_chunks(band, bands)
-    return face, zbuf, barycentric
+    run_chunks(band, tasks)
+
+
+_thread = threading.local()
+
+
+def _scratch(count: int):
+    """Work space for the triangle set-up, kept by each calling thread between calls."""
+    kept = getattr(_thread, "scratch", None)
+    if kept is None or len(kept[1]) < count:
+        kept = np.empty((count, 9)), np.empty(count), np.empty((count, 4), np.int32)
+        _thread.scratch = kept
+    return tuple(array[:count] for array in kept)
 
 
 def draw_backward(vertices, triangles, Kinv, face, zbuf, barycentric, grad_zbuf, grad_barycentric):
@@ -199,10 +217,8 @@ def finish_gradient(vertices, triangles, Kinv, moments, grad_det):
     return grad_vertices, grad_Kinv
 
 
-def interpolate(face, barycentric, attributes, triangles):
-    """Attributes (V, C) at the fragments of one view -> (H, W, C), 0 where empty."""
-    height, width = face.shape
-    out = np.empty((height, width, attributes.shape[1]), attributes.dtype)
+def interpolate(face, barycentric, attributes, triangles, out):
+    """Attributes (V, C) at the fragments of one view into ``out`` (H, W, C), 0 where empty."""
     starts = row_chunks(face.shape)
 
     def rows(i):
@@ -211,14 +227,12 @@ def interpolate(face, barycentric, attributes, triangles):
         )
 
     run_chunks(rows, len(starts) - 1)
-    return out
 
 
-def interpolate_backward(face, barycentric, attributes, triangles, grad):
-    """Adjoint of `interpolate`: gradients of barycentric (H, W, 3) and attributes (V, C)."""
+def interpolate_backward(face, barycentric, attributes, triangles, grad, grad_barycentric):
+    """Adjoint of `interpolate`: fills grad_barycentric, returns the gradient of attributes."""
     starts = row_chunks(face.shape)
     chunks = len(starts) - 1
-    grad_barycentric = np.empty_like(barycentric)
     grad_attributes = np.zeros((chunks, *attributes.shape))
 
     def rows(i):
@@ -235,7 +249,7 @@ def interpolate_backward(face, barycentric, attributes, triangles, grad):
         )
 
     run_chunks(rows, chunks)
-    return grad_barycentric, grad_attributes.sum(0).astype(attributes.dtype, copy=False)
+    return grad_attributes.sum(0).astype(attributes.dtype, copy=False)
 
 
 def row_chunks(shape) -> np.ndarray:

@@ -186,10 +186,25 @@ def antialias_reference(image, fragments, vertices, triangles, Kinv, neighbours)
     return torch.stack(out)
 
 
+def _outlines(normals, det, points, triangles, neighbours):
+    """Whether the surface ends at, or folds behind, each edge (F, 3) as seen here."""
+    other, its_edge = neighbours.unbind(-1)
+    opposite = triangles[other.clamp(min=0), its_edge]
+    side = (normals * points[opposite]).sum(-1)
+    return (other < 0) | (side * det[:, None] >= 0)
+
+
+def _joined(first, second, outline, neighbours):
+    """Whether the surface runs on from one triangle to the other over an edge, no outline."""
+    touching = (neighbours[first.clamp(min=0), :, 0] == second[:, None]) & ~outline[first]
+    return touching.any(1) & (first >= 0) & (second >= 0)
+
+
 def _silhouette_pairs(face, zbuf, lines, normals, det, points, triangles, neighbours):
     """Neighbouring pixels with an outline between them: front and back pixel, triangle, edge."""
     height, width = face.shape
     index = torch.arange(height * width, device=face.device).reshape(height, width)
+    outline = _outlines(normals, det, points, triangles, neighbours)
     found = []
     for horizontal in (True, False):
         first = index[:, :-1] if horizontal else index[:-1]
@@ -197,27 +212,19 @@ def _silhouette_pairs(face, zbuf, lines, normals, det, points, triangles, neighb
         first, second = first.flatten(), second.flatten()
         flat_face, flat_z = face.flatten(), zbuf.flatten()
         different = flat_face[first] != flat_face[second]
+        different &= ~_joined(flat_face[first], flat_face[second], outline, neighbours)
         first, second = first[different], second[different]
         face_1, face_2 = flat_face[first], flat_face[second]
         swap = (face_1 < 0) | ((face_2 >= 0) & (flat_z[second] < flat_z[first]))
         front = torch.where(swap, second, first)
         back = torch.where(swap, first, second)
         hit, triangle, edge, passed = _walk(
-            front, back, flat_face, lines, normals, det, points, triangles, neighbours, width
+            front, back, flat_face, lines, det, outline, neighbours, width
         )
         # the nearer pixel's surface runs on below the other: it is the other that ends
         again = passed & (flat_face[back] >= 0)
         hit_2, triangle_2, edge_2, _ = _walk(
-            back[again],
-            front[again],
-            flat_face,
-            lines,
-            normals,
-            det,
-            points,
-            triangles,
-            neighbours,
-            width,
+            back[again], front[again], flat_face, lines, det, outline, neighbours, width
         )
         for h, f, b, tri, e in (
             (hit, front, back, triangle, edge),
@@ -231,7 +238,7 @@ def _silhouette_pairs(face, zbuf, lines, normals, det, points, triangles, neighb
     return tuple(torch.cat(parts) for parts in zip(*found))
 
 
-def _walk(start, stop, pixel_face, lines, normals, det, points, triangles, neighbours, width):
+def _walk(start, stop, pixel_face, lines, det, outline, neighbours, width):
     """Walk over the surface from one pixel centre towards another until it ends.
 
     Returns whether an outline was crossed, at which triangle and edge, and whether the walk
@@ -262,13 +269,10 @@ def _walk(start, stop, pixel_face, lines, normals, det, points, triangles, neigh
         passed |= arrived & (triangle != pixel_face[stop])
         active = active & ~arrived
         other, its_edge = neighbours[triangle, local].unbind(-1)
-        opposite = triangles[other.clamp(min=0), its_edge]
-        side = (normals[triangle, local] * points[opposite]).sum(-1)
-        outline = (other < 0) | (side * det[triangle] >= 0)
-        ends = active & outline
+        ends = active & outline[triangle, local]
         edge = torch.where(ends, local, edge)
         hit |= ends
-        active = active & ~outline
+        active = active & ~ends
         # step over the edge; remember it, so that rounding cannot send the walk back
         entry = torch.where(active, its_edge, entry)
         triangle = torch.where(active, other, triangle)
