@@ -35,7 +35,10 @@ def ball(rings=24, sectors=48, squash=1.0):
     for r in range(rings - 2):
         for s in range(sectors):
             i, j = 1 + r * sectors + s, 1 + r * sectors + (s + 1) % sectors
-            triangles += [(i, i + sectors, j), (j, i + sectors, j + sectors)]
+            k, m = i + sectors, j + sectors
+            # diagonals of one half are the mirror images of the other's
+            left = s < sectors // 2
+            triangles += [(i, k, j), (j, k, m)] if left else [(i, k, m), (i, m, j)]
     last = 1 + (rings - 2) * sectors
     for s in range(sectors):
         triangles += [(0, 1 + s, 1 + (s + 1) % sectors)]

@@ -33,7 +33,7 @@ def find_mirror(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     mutual = nearest[nearest] == np.arange(V)
     mirror = np.where(mutual & (distance < TIGHT), nearest, -1)
     if (mirror >= 0).mean() < 0.98:
-        spread = _spread(vertices, triangles, nearest, distance, mutual, 3 * length)
+        spread = _spread(vertices, triangles, nearest, distance, mutual, length)
         if (spread >= 0).mean() > (mirror >= 0).mean():
             mirror = spread
         rest = (mirror < 0) & mutual & (distance < 0.5 * length) & (mirror[nearest] < 0)
@@ -43,7 +43,7 @@ def find_mirror(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return np.where(paired, mirror, -1).astype(np.int64)
 
 
-def _spread(vertices, triangles, nearest, distance, mutual, tolerance) -> np.ndarray:
+def _spread(vertices, triangles, nearest, distance, mutual, length) -> np.ndarray:
     """Carry a pairing of edges from triangle to triangle, from the best seeds on."""
     directed = {}
     for a, b, c in triangles.tolist():
@@ -59,7 +59,7 @@ def _spread(vertices, triangles, nearest, distance, mutual, tolerance) -> np.nda
     for seed in edges:
         if mirror[seed[0]] >= 0 or mirror[seed[1]] >= 0:
             continue
-        if distance[seed[0]] + distance[seed[1]] > tolerance:
+        if distance[seed[0]] + distance[seed[1]] > length:
             break
         # the image of an edge runs the other way: reflection turns triangles round
         pairs = {seed[0]: int(nearest[seed[0]]), seed[1]: int(nearest[seed[1]])}
@@ -71,9 +71,10 @@ def _spread(vertices, triangles, nearest, distance, mutual, tolerance) -> np.nda
             seen.add((a, b))
             apex, image = directed.get((a, b)), directed.get((image_b, image_a))
             if apex is not None and image is not None:
-                known = pairs.setdefault(apex, image)
                 gap = np.linalg.norm(flipped[apex] - vertices[image])
-                if known != image or gap > 4 * tolerance:
+                if gap > distance[apex] + 0.6 * length:
+                    continue  # connectivity and place disagree: go round
+                if pairs.setdefault(apex, image) != image:
                     sound = False
                     break
                 stack += [((b, apex), (image, image_b)), ((apex, a), (image_a, image))]
