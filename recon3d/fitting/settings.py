@@ -19,7 +19,7 @@ class FittingSettings(BaseModel):
         None, ge=0, description="Use only the first so many identity modes; all when empty."
     )
     shape_modes: int = Field(
-        120, ge=1, description="Most directions of landmark shape (identity and bias together)."
+        90, ge=1, description="Most directions of landmark shape (identity and bias together)."
     )
     identity_std: float = Field(
         1.0,
@@ -128,7 +128,7 @@ class FittingSettings(BaseModel):
         0.7, ge=0, description="What no linear model reproduces, mm; enters the uncertainty."
     )
     rounds: int = Field(
-        4, ge=1, description="How often visibility, outline and view weights are renewed."
+        3, ge=1, description="How often visibility, outline and view weights are renewed."
     )
     iterations: int = Field(5, ge=1, description="Levenberg-Marquardt steps in a round, at most.")
     tolerance: float = Field(

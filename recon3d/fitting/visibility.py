@@ -50,6 +50,8 @@ class Visibility:
             # a coarse mesh: edge midpoints too, lest the depth grid have holes
             middles = ((corners + np.roll(corners, 1, 1)) / 2).reshape(-1, 3)
             self.cloud = np.concatenate([self.cloud, middles])
+        # a square that holds the head seen from anywhere
+        self._reach = float(np.linalg.norm(self.cloud, axis=1).max()) + CELL_MM
         self._clear: dict[tuple[int, int], np.ndarray] = {}
 
     def cosines(self, directions: np.ndarray) -> np.ndarray:
@@ -73,15 +75,14 @@ class Visibility:
         right = np.array([np.cos(yaw), 0.0, -np.sin(yaw)])
         axes = np.stack([right, np.cross(d, right)])
         plane = self.cloud @ axes.T
-        low = plane.min(0)
-        shape = np.ceil((plane.max(0) - low) / CELL_MM).astype(int) + 1
+        side = int(np.ceil(2 * self._reach / CELL_MM)) + 1
         depth = self.cloud @ d
-        cell = ((plane - low) / CELL_MM).astype(int)
-        grid = np.full(shape[0] * shape[1], -np.inf)
-        np.maximum.at(grid, cell[:, 0] * shape[1] + cell[:, 1], depth)
+        cell = ((plane + self._reach) / CELL_MM).astype(int)
+        grid = np.full(side * side, -np.inf)
+        np.maximum.at(grid, cell[:, 0] * side + cell[:, 1], depth)
         points = np.nan_to_num(self.points)
-        at = np.clip(((points @ axes.T - low) / CELL_MM).astype(int), 0, shape - 1)
+        at = ((points @ axes.T + self._reach) / CELL_MM).astype(int)
         # a cell of a slanted surface spans some depth itself
         cosine = np.clip(np.nan_to_num(self.normals) @ d, 0.25, 1.0)
         slack = 4.0 + CELL_MM * np.sqrt(1 - cosine**2) / cosine
-        return points @ d >= grid[at[:, 0] * shape[1] + at[:, 1]] - slack
+        return points @ d >= grid[at[:, 0] * side + at[:, 1]] - slack
