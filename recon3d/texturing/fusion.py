@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from recon3d.errors import InputError
@@ -58,9 +59,10 @@ def fuse_texture(
         )
     start = time.perf_counter()
     model = fit.model
-    atlas = build_atlas(model, settings.size)
-    texel_mm = atlas.texel_mm(fit.neutral)
     views = choose_views(track, fit, settings.max_views)
+    size = _working_size(track, fit, views, settings)
+    atlas = build_atlas(model, size)
+    texel_mm = atlas.texel_mm(fit.neutral)
     steps = 3 * len(views) + 2
     expression = expression_weights(fit, views, settings.expression_mm)
 
@@ -109,17 +111,28 @@ def fuse_texture(
     lit = albedo * _mean_shading(atlas, samples, light)
     report(steps, steps)
 
-    valid = atlas.valid
     relative = np.sqrt(np.maximum(variance, 1e-6) / np.maximum(evidence["pixels"], 0.02))
     sigma = relative * (albedo.mean(1) + 0.02) + 0.25 * (1 - known) * albedo.mean(1)
-    seconds = time.perf_counter() - start
+    full = atlas if size == settings.size else build_atlas(model, settings.size)
+    valid = full.valid
+    inner = atlas.valid
+
+    def picture(values: np.ndarray) -> np.ndarray:
+        image = bleed(atlas.image(np.asarray(values, np.float32)), inner)
+        if size != settings.size:
+            image = cv2.resize(image, (settings.size,) * 2, interpolation=cv2.INTER_CUBIC)
+        return np.maximum(image, 0)
+
+    def bounded(values: np.ndarray) -> np.ndarray:
+        return np.where(valid, np.minimum(picture(values), 1), 0).astype(np.float32)
+
     return FaceTexture(
-        albedo=bleed(atlas.image(albedo), valid),
-        lit=bleed(atlas.image(lit.astype(np.float32)), valid),
-        support=atlas.image(evidence["support"]),
-        resolution=atlas.image(evidence["resolution"]),
-        generated=atlas.image((1 - known).astype(np.float32)),
-        sigma=atlas.image(sigma.astype(np.float32)),
+        albedo=picture(albedo),
+        lit=picture(lit),
+        support=bounded(evidence["support"]),
+        resolution=bounded(evidence["resolution"]),
+        generated=bounded(1 - known),
+        sigma=np.where(valid, picture(sigma), 0).astype(np.float32),
         valid=valid,
         info={
             "views": [int(s.view) for s in samples],
@@ -132,7 +145,8 @@ def fuse_texture(
             "observed_share": round(float(known.mean()), 4),
             "flow_px": [round(float(m), 3) for m in moved],
             "solution_noise": [round(float(x), 4) for x in solution.get("noise", [])],
-            "seconds": round(seconds, 2),
+            "working_size": size,
+            "seconds": round(time.perf_counter() - start, 2),
         },
     )
 
@@ -165,6 +179,17 @@ def choose_views(track: FaceTrack, fit: FaceFit, limit: int) -> list[int]:
     return sorted(chosen)
 
 
+def _working_size(track, fit: FaceFit, views: list[int], settings) -> int:
+    """Side of the texture that the frames can fill; a finer one costs time and holds no more."""
+    if not views:
+        return settings.size
+    probe = 128
+    texel = float(np.median(build_atlas(fit.model, probe).texel_mm(fit.neutral)))
+    pixel = min(fit.t[i, 2] / fit.K[i, 0, 0] for i in views)
+    wanted = probe * texel * settings.texels_per_pixel / max(pixel, 1e-6)
+    return int(min(settings.size, max(160, 32 * np.ceil(wanted / 32))))
+
+
 def _skin(model, atlas: Atlas) -> np.ndarray:
     face = model.regions.get("face", np.ones(model.n_vertices))
     moving = sum(model.regions.get(name, 0 * face) for name in ("eyes", "mouth"))
@@ -176,9 +201,9 @@ def _robust_mean(atlas, samples, shades, noise, settings, start=None):
     n, p = len(samples), len(atlas)
     trust = np.ones(n, np.float32)
     mean = np.zeros((p, 3), np.float32) if start is None else start
-    bound = np.float32(3 * settings.robust * max(noise, 0.05))
-    # A first guess saves the sweep that trusts everybody.
-    for sweep in range(0 if start is None else 1, 3):
+    bound = np.float32((3 if start is None else 1.5) * settings.robust * max(noise, 0.03))
+    # A first guess saves the sweep that trusts everybody, and the one that repairs it.
+    for sweep in range(3) if start is None else (1,):
         total = np.full(p, 1e-9, np.float32)
         colour = np.zeros((p, 3), np.float32)
         square = np.zeros(p, np.float32)

@@ -22,6 +22,8 @@ from recon3d.texturing.settings import TexturingSettings
 
 FLOOR = 0.004
 """Linear light below which a camera's output says little, added before logarithms."""
+LIMIT = np.float32(0.9)
+"""Log shading is bent to stay within this."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,15 @@ class Light:
 
     def shading(self, view: int, normal: np.ndarray) -> np.ndarray:
         """(Q, 3) factors by which albedo is multiplied in a view."""
-        log = harmonics(normal) @ self.harmonics[view] + self.gain[view] - self.offset
-        return np.exp(np.clip(log, -3, 3)).astype(np.float32)
+        gain = np.exp(np.clip(self.gain[view], -3, 3)).astype(np.float32)
+        return self.shading_without_exposure(view, normal) * gain
 
     def shading_without_exposure(self, view: int, normal: np.ndarray) -> np.ndarray:
         """(Q, 3) as `shading`, at the common exposure."""
-        log = harmonics(normal) @ self.harmonics[view] - self.offset
-        return np.exp(np.clip(log, -3, 3)).astype(np.float32)
+        log = harmonics(normal) @ self.harmonics[view].astype(np.float32)
+        log -= self.offset.astype(np.float32)
+        # Few samples look sideways or down, and what is extrapolated there must stay moderate.
+        return np.exp(LIMIT * np.tanh(log / LIMIT)).astype(np.float32)
 
 
 def harmonics(normal: np.ndarray) -> np.ndarray:
@@ -114,14 +118,16 @@ def fit_light(
     basis = np.zeros((n, m, 8))
     for f, s in enumerate(samples):
         keep = place[s.index] >= 0
-        # Light is smooth and noise is not: look through a blur of about four millimetres.
-        blurred = cv2.GaussianBlur(s.image, (0, 0), max(0.6, 4.0 / s.pixel_mm))
+        # Light is smooth and noise is not: look through a small blur, and squarely, so that it
+        # does not bring in the background from beyond the outline.
+        blurred = cv2.GaussianBlur(s.image, (0, 0), max(0.5, 2.0 / s.pixel_mm))
         colour = sample(blurred, s.x[keep], s.y[keep], cubic=False)
         at = place[s.index[keep]]
         value[f, at] = np.log(np.maximum(colour, 0) + FLOOR)
         trust = colour.mean(1) / (colour.mean(1) + 0.02)
         bright = np.clip((0.98 - colour.max(1)) / 0.08, 0.02, 1)
-        weight[f, at] = s.weight[keep] * trust**2 * bright
+        square = np.clip((s.cosine[keep] - 0.5) / 0.2, 1e-3, 1)
+        weight[f, at] = s.weight[keep] * trust**2 * bright * square
         basis[f, at] = harmonics(s.normal[keep])
     order = _mirror_of(atlas, points)
     cameras = np.unique(sources)
@@ -180,8 +186,9 @@ def _solve(value, weight, basis, camera, mirror, settings):
             mean[:, b] = local[f] * wf
         normal -= (mean / total[:, None]).T @ mean
         right -= mean.T @ mean_value
-        # Samples of neighbouring texels repeat one another; count about one in ten.
-        information = 0.1 * scale / noise**2
+        # What is left over is mostly misfit, the same for whole regions: the samples are worth
+        # far fewer independent ones.
+        information = 0.003 * scale / noise**2
         normal *= information
         right *= information
         pair = np.flatnonzero((mirror >= 0) & (seen > 0) & (seen[mirror] > 0))
@@ -192,11 +199,15 @@ def _solve(value, weight, basis, camera, mirror, settings):
             strength = 100.0 / len(pair) / settings.symmetry**2
             normal += strength * difference.T @ difference
             right += strength * difference.T @ step
-        prior = np.full(size, 1 / settings.light_prior**2)
-        tail = prior[shared:].reshape(n, per_frame)
-        tail[:, 0] = 1 / 3.0**2
-        tail[:, 1:] = 1 / settings.light_change**2
-        theta = np.linalg.solve(normal + np.diag(prior), right)
+        # Light has more shape than colour: what the channels share and how they differ have
+        # priors of their own.
+        shared_part = right.mean(1, keepdims=True)
+        theta = np.linalg.solve(
+            normal + np.diag(_prior(shared, n, per_frame, settings, 1.0)), shared_part
+        ) + np.linalg.solve(
+            normal + np.diag(_prior(shared, n, per_frame, settings, settings.light_colour)),
+            right - shared_part,
+        )
         residual = value - np.einsum(
             "fmk,fkc->fmc", basis, theta[:shared].reshape(-1, 8, 3)[camera]
         )
@@ -209,3 +220,10 @@ def _solve(value, weight, basis, camera, mirror, settings):
     tail = theta[shared:].reshape(n, per_frame, 3)
     gain = tail[:, 0] - tail[:, 0].mean(0)
     return theta[:shared].reshape(-1, 8, 3), tail[:, 1:], gain, noise
+
+
+def _prior(shared, n, per_frame, settings, factor) -> np.ndarray:
+    """Precisions of all unknowns: harmonics of degree one, of degree two, frames' own."""
+    spread = np.tile([1.0, 1, 1, 0.4, 0.4, 0.4, 0.4, 0.4], shared // 8) * settings.light_prior
+    tail = np.tile([3.0, *[settings.light_change] * (per_frame - 1)], n)
+    return 1 / (factor * np.concatenate([spread, tail])) ** 2

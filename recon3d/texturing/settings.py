@@ -9,6 +9,12 @@ class TexturingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     size: int = Field(512, ge=32, le=4096, description="Side of the square texture in texels.")
+    texels_per_pixel: float = Field(
+        2.0,
+        ge=1,
+        description="Texels to the finest frame's pixel that the solution works with; where that "
+        "is less than the texture has, it is enlarged at the end.",
+    )
     max_views: int = Field(
         50, ge=1, description="At most this many views are fused, the best by quality and angle."
     )
@@ -32,15 +38,22 @@ class TexturingSettings(BaseModel):
     )
     light: bool = Field(True, description="Model the light by spherical harmonics and remove it.")
     light_prior: float = Field(
-        0.35,
+        0.2,
         gt=0,
         description="Standard deviation of the harmonics of log light, the same for all frames of "
         "a camera; smaller believes in even light.",
     )
     light_change: float = Field(
-        0.06,
+        0.03,
         gt=0,
         description="Standard deviation of how the light of one frame differs from its camera's.",
+    )
+    light_colour: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="How much the light's colour varies with direction and frame, compared to its "
+        "strength.",
     )
     symmetry: float = Field(
         0.35,
@@ -64,14 +77,17 @@ class TexturingSettings(BaseModel):
     solve: bool = Field(
         True, description="Solve for the texture that explains the frames; else their robust mean."
     )
-    solve_views: int = Field(32, ge=1, description="At most this many views enter the solution.")
+    solve_views: int = Field(24, ge=1, description="At most this many views enter the solution.")
     blur_px: float = Field(
-        0.45,
+        0.3,
         gt=0,
         description="Standard deviation of the camera's blur beyond the pixel's own area, px.",
     )
     regularisation: float = Field(
-        0.05, gt=0, description="Strength of the edge-preserving prior of the solution."
+        1.0,
+        gt=0,
+        description="Strength of the edge-preserving prior of the solution at a relative noise of "
+        "5 %; it grows with the variance of the noise.",
     )
     iterations: int = Field(8, ge=1, description="Conjugate gradient steps a reweighting.")
     reweightings: int = Field(2, ge=1, description="Rounds of robust and edge weights.")

@@ -181,7 +181,8 @@ def solve(
     operators : list of Operator
     start : (P, 3)
     regularisation : float
-        Variance of relative noise over variance of relative differences of neighbouring texels.
+        Variance of relative noise over variance of relative differences of neighbouring texels,
+        at a noise of 5 %.
     robust : float
         Residuals beyond this many deviations lose weight.
     reweightings, iterations : int
@@ -200,11 +201,10 @@ def solve(
     level = 1.0 / (start + LEVEL).astype(np.float32)
     history = []
     for outer in range(reweightings):
-        weights, noise = _pixel_weights(operators, x, robust)
+        weights, noise, mean_weight = _pixel_weights(operators, x, robust)
         history.append(noise)
-        mean_weight = float(np.mean([w[w > 0].mean() for w in weights if (w > 0).any()] or [1.0]))
         edge = pairs.weights(x * level, scale=max(0.05, 1.0 * noise)) * (
-            regularisation * mean_weight
+            regularisation * mean_weight * (noise / 0.05) ** 2
         )
 
         def apply(v, weights=weights, edge=edge):
@@ -232,7 +232,7 @@ def solve(
         x = np.maximum(x, 0)
         if progress:
             progress(outer + 1, reweightings)
-    _, noise = _pixel_weights(operators, x, robust)
+    _, noise, _ = _pixel_weights(operators, x, robust)
     history.append(noise)
     return x, {"noise": history}
 
@@ -250,13 +250,17 @@ def _pixel_weights(operators, x, robust):
     )
     noise = max(1.48 * float(np.median(pooled)), 0.004) if len(pooled) else 0.05
     weights = []
-    for operator, (e, level) in zip(operators, residuals):
+    total, count = 0.0, 0
+    for operator, (e, level) in zip(operators, residuals, strict=True):
         core = operator.belief > 0.1 * operator.belief.max()
         own = max(1.48 * float(np.median(e[core])), 0.5 * noise) if core.any() else noise
         agree = 1 / (1 + (e / (robust * own)) ** 2) ** 2
-        weight = operator.belief * agree * (noise / own) ** 2 / level**2
-        weights.append(weight[..., None].astype(np.float32))
-    return weights, noise
+        weight = operator.belief * agree * (noise / own) ** 2
+        total += float(weight.sum())
+        count += int((weight > 0).sum())
+        weights.append((weight / level**2)[..., None].astype(np.float32))
+    # The prior is measured against an average pixel's weight, brightness aside.
+    return weights, noise, total / max(count, 1)
 
 
 def _diagonal(operators, weights, n) -> np.ndarray:
