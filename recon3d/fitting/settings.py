@@ -19,7 +19,7 @@ class FittingSettings(BaseModel):
         None, ge=0, description="Use only the first so many identity modes; all when empty."
     )
     shape_modes: int = Field(
-        90, ge=1, description="Most directions of landmark shape (identity and bias together)."
+        120, ge=1, description="Most directions of landmark shape (identity and bias together)."
     )
     identity_std: float = Field(
         1.0,
