@@ -137,6 +137,8 @@ def locate_landmarks(
     ModelError
         If the landmarker sees no face in the drawn pictures.
     """
+    from recon3d.tracking.quiet import quiet_native_logs
+
     settings = settings or LandmarkingSettings()
     V = check_shape(vertices, "V 3", "vertices")["V"]
     check_shape(triangles, "F 3", "triangles")
@@ -147,7 +149,7 @@ def locate_landmarks(
         check_shape(colours, f"{V} 3", "colours")
     scene = _Scene(vertices, triangles, colours, eyes, hidden)
     rng = np.random.default_rng(seed)
-    with _Landmarker() as detect:
+    with quiet_native_logs(), _Landmarker() as detect:
         centre, span = _frame_face(scene, detect, settings)
         if settings.paint and colours is None:
             first = settings.model_copy(

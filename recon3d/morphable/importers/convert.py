@@ -213,7 +213,7 @@ def face_regions(
         vertices[:, 2] < chin[2] - 55
     )
     neck = np.maximum(below, behind) * skin * (1 - face)
-    cranium = skin * (1 - face) * (1 - neck)
+    cranium = skin - face - neck
     masks = {"face": face, "eyes": eye, "mouth": mouth, "neck": neck, "cranium": cranium}
     return {name: mask.astype(np.float32) for name, mask in masks.items()}
 
