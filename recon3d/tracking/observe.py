@@ -330,7 +330,7 @@ def quality(mesh: Mesh, crispness: float, settings: TrackingSettings) -> float:
     light = mesh.brightness
     by_light = np.clip(light / 0.2, 0.2, 1) * np.clip((1.02 - light) / 0.12, 0.3, 1)
     by_agreement = np.exp(-((mesh.disagreement / settings.max_mirror_disagreement) ** 2))
-    by_sharpness = 0.3 + 0.7 * crispness
+    by_sharpness = max(crispness, 0.05)
     return float((by_size * by_light * by_agreement * by_sharpness) ** 0.5)
 
 
