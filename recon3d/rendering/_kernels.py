@@ -30,9 +30,9 @@ TINY = 5e-324
 def kernel(function):
     """Compile lazily without the GIL; cached on disk where that is possible."""
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # no writable place for the cache
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 @kernel

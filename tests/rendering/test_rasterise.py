@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,6 +312,14 @@ def test_backends_are_listed_and_missing_ones_say_how_to_get_them():
         assert "pip install" in states["pytorch3d"].remedy
         with pytest.raises(BackendUnavailable, match="pip install"):
             get_rasteriser("pytorch3d")
+
+
+def test_the_notes_on_pytorch3d_are_what_the_program_prints():
+    from recon3d.rendering.pytorch3d import REMEDY
+
+    command, _, place = REMEDY.partition("  (see ")
+    notes = Path(__file__).resolve().parents[2] / place.rstrip(")")
+    assert command in notes.read_text(encoding="utf-8")
 
 
 def test_importing_the_package_is_cheap():
