@@ -20,6 +20,13 @@ from recon3d.types import N_LANDMARKS, LandmarkEmbedding
 N_FACE = 468
 OUTER_CORNERS = (33, 263)
 MOUTH_CORNERS = (61, 291)
+NO_FACE = (
+    "the landmarker sees no face in pictures of this mesh; check its units (mm) and axes "
+    "(y up, z out of the face)"
+)
+MAX_BARE_SPREAD_MM = 4.0
+"""Median scatter of the landmarks over pictures of the bare mesh that still means a face."""
+
 IRIS_RADIUS, PUPIL_RADIUS = 5.9, 2.0  # mm, of the visible iris and of a pupil in a room
 
 # Where brows lie on average, from the midpoint of the outer eye corners in units of their distance
@@ -151,11 +158,16 @@ def locate_landmarks(
     rng = np.random.default_rng(seed)
     with quiet_native_logs(), _Landmarker() as detect:
         centre, span = _frame_face(scene, detect, settings)
+        first = settings.model_copy(
+            update={"yaws": (-20.0, 0.0, 20.0), "pitches": (0.0,), "looks": 2}
+        )
+        sightings = _look(scene, detect, centre, span, first, rng)
+        points, spread, _ = _average(sightings, mirror)
+        # A false alarm follows the picture, not the surface. It must be caught before anything is
+        # painted: the landmarker would see a painted face on a ball.
+        if len(sightings) < 3 or not np.nanmedian(spread) < MAX_BARE_SPREAD_MM:
+            raise ModelError(NO_FACE)
         if settings.paint and colours is None:
-            first = settings.model_copy(
-                update={"yaws": (-20.0, 0.0, 20.0), "pitches": (0.0,), "looks": 2}
-            )
-            points, _, _ = _average(_look(scene, detect, centre, span, first, rng), mirror)
             scene.paint(points)
         sightings = _look(scene, detect, centre, span, settings, rng)
     drawn = len(settings.yaws) * len(settings.pitches) * settings.looks
@@ -489,10 +501,7 @@ def _frame_face(scene, detect, settings) -> tuple[np.ndarray, float]:
                 continue
             box_low, box_high = np.percentile(points[weight > 0], [2, 98], axis=0)
             return (box_low + box_high) / 2, 1.75 * float(max((box_high - box_low)[:2]))
-    raise ModelError(
-        "the landmarker sees no face in pictures of this mesh; check its units (mm) and axes "
-        "(y up, z out of the face)"
-    )
+    raise ModelError(NO_FACE)
 
 
 def _look(scene, detect, centre, span, settings, rng) -> list[_Sighting]:
@@ -573,7 +582,7 @@ def _facing(landmarks: np.ndarray) -> np.ndarray:
 def _average(sightings: list[_Sighting], mirror) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Robust mean over the pictures: points (478, 3) mm, spread (478,) mm, weight (478,)."""
     if not sightings:
-        raise ModelError("the landmarker sees no face in pictures of this mesh")
+        raise ModelError(NO_FACE)
     points = np.stack([s.points for s in sightings])
     weight = np.stack([s.weight for s in sightings])
     if mirror is not None and (mirror >= 0).mean() > 0.9:

@@ -82,7 +82,7 @@ def save_model(path: Path, model: FaceModel) -> None:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with archive.open(entry, "w") as file:
                     np.lib.format.write_array(
-                        file, np.ascontiguousarray(value), allow_pickle=False
+                        file, np.asarray(value, order="C"), allow_pickle=False
                     )
         os.replace(partial, path)
     except OSError as error:
@@ -120,13 +120,13 @@ def load_model(name: str | Path = EMBEDDED) -> FaceModel:
     missing = [key for key in (*_ARRAYS, "format", "name", "regions") if key not in data]
     if missing:
         raise ModelError(f"{path}: not a recon3d face model, lacks {', '.join(missing)}")
-    if int(data["format"]) != FORMAT:
+    if int(data["format"].item()) != FORMAT:
         raise ModelError(
             f"{path}: format {int(data['format'])}, this version reads {FORMAT}; build it again"
         )
     try:
         model = FaceModel(
-            name=str(data["name"]),
+            name=str(data["name"].item()),
             mean=data["mean"].astype(np.float64),
             identity=data["identity"].astype(np.float32),
             expression=data["expression"].astype(np.float32),
@@ -144,9 +144,9 @@ def load_model(name: str | Path = EMBEDDED) -> FaceModel:
             contour=data["contour"].astype(np.int64) if "contour" in data else None,
             albedo_mean=_optional(data, "albedo_mean", np.float32),
             albedo_modes=_optional(data, "albedo_modes", np.float16),
-            licence=str(data["licence"]),
-            origin=str(data["origin"]),
-            citation=str(data["citation"]),
+            licence=str(data["licence"].item()),
+            origin=str(data["origin"].item()),
+            citation=str(data["citation"].item()),
         )
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: damaged face model ({error})") from error
