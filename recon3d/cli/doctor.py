@@ -72,7 +72,7 @@ def _checks():
     ):
         yield _library(name, module, "make setup", False)
     yield _device()
-    yield _rasterisers()
+    yield from _rasterisers()
     yield _library(
         "open3d-cpu",
         "open3d",
@@ -103,14 +103,13 @@ def _device() -> dict:
         return _row("device", False, str(error).splitlines()[0], "make setup", False)
 
 
-def _rasterisers() -> dict:
+def _rasterisers():
     from recon3d.rendering import available_backends
 
-    found = available_backends()
-    usable = [name for name, problem in found.items() if not problem]
-    missing = [f"{name}: {problem}" for name, problem in found.items() if problem]
-    detail = ", ".join(usable) + (f" ({'; '.join(missing)})" if missing else "")
-    return _row("rasterisers", bool(usable), detail, "make setup", False)
+    for status in available_backends():
+        required = status.name == "native"
+        name = f"rasteriser {status.name}"
+        yield _row(name, status.available, status.detail, status.remedy, not required)
 
 
 def _model() -> dict:
@@ -128,10 +127,10 @@ def _model() -> dict:
 
 def _face_alignment() -> dict:
     from recon3d.errors import Recon3DError
-    from recon3d.tracking import load_landmarker
+    from recon3d.tracking import TrackingSettings, load_landmarker
 
     try:
-        load_landmarker("face-alignment")
+        load_landmarker(TrackingSettings(landmarks="face-alignment"))
         return _row("face-alignment weights", True, "present")
     except Recon3DError as error:
         return _row("face-alignment weights", False, str(error), "put the files in that folder")
