@@ -60,6 +60,8 @@ def fuse_texture(
     start = time.perf_counter()
     model = fit.model
     views = choose_views(track, fit, settings.max_views)
+    if not views:
+        raise InputError("no view of the track has both a picture and a fit to texture from")
     size = _working_size(track, fit, views, settings)
     atlas = build_atlas(model, size)
     texel_mm = atlas.texel_mm(fit.neutral)
@@ -181,8 +183,6 @@ def choose_views(track: FaceTrack, fit: FaceFit, limit: int) -> list[int]:
 
 def _working_size(track, fit: FaceFit, views: list[int], settings) -> int:
     """Side of the texture that the frames can fill; a finer one costs time and holds no more."""
-    if not views:
-        return settings.size
     probe = 128
     texel = float(np.median(build_atlas(fit.model, probe).texel_mm(fit.neutral)))
     pixel = min(fit.t[i, 2] / fit.K[i, 0, 0] for i in views)

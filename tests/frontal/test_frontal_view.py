@@ -1,0 +1,146 @@
+"""The frontal portrait: layout, evidence, tone, and what lies around the face."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recon3d.frontal import FrontalSettings, frontal_camera, render_frontal
+from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, landmark_points
+from recon3d.frontal.pyramid import blend, push_pull
+from recon3d.frontal.tone import compress, neutral_gains
+from recon3d.geometry import head_angles, project, so3_exp
+from recon3d.texturing import TexturingSettings, fuse_texture
+
+
+def _scene_module():
+    path = Path(__file__).parents[1] / "texturing" / "head_scene.py"
+    spec = importlib.util.spec_from_file_location("frontal_head_scene", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+scene = _scene_module()
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    angles = np.array([[-30.0, 0], [-12, 5], [0, 0], [12, -5], [30, 0]])
+    track, fit, skin = scene.make_scene(angles)
+    texture = fuse_texture(track, fit, TexturingSettings(size=192))
+    return track, fit, texture, skin, render_frontal(track, fit, texture)
+
+
+def test_eye_centres_lie_where_the_contract_says(portrait):
+    view = portrait[-1]
+    for lid, eye in ((RIGHT_LID, EYES[0]), (LEFT_LID, EYES[1])):
+        assert np.allclose(view.landmarks[list(lid)].mean(0), eye, atol=0.01)
+
+
+@given(
+    turn=st.tuples(*[st.floats(-0.1, 0.1)] * 3),
+    scale=st.floats(0.7, 1.4),
+    distance=st.floats(600, 10000),
+)
+@settings(max_examples=20, deadline=None)
+def test_layout_holds_for_turned_and_scaled_heads(turn, scale, distance):
+    model = MODEL
+    vertices = scale * model.mean @ so3_exp(np.array(turn)).T
+    camera = frontal_camera(model, vertices, distance)
+    x = project(landmark_points(model, vertices), camera.K, camera.R, camera.t)
+    assert np.allclose(x[list(RIGHT_LID)].mean(0), EYES[0], atol=1e-6)
+    assert np.allclose(x[list(LEFT_LID)].mean(0), EYES[1], atol=1e-6)
+    # A yaw of the shape within its axes is undone, whatever its sign.
+    turned = head_angles(camera.R @ so3_exp(np.array(turn)))
+    assert abs(turned[0]) < 0.7
+
+
+MODEL = scene.make_model()
+
+
+def test_shapes_ranges_and_types(portrait):
+    view = portrait[-1]
+    assert view.image.shape == view.raw.shape == view.evidence.shape == (512, 512, 3)
+    assert view.image.dtype == view.raw.dtype == view.evidence.dtype == np.uint8
+    assert np.array_equal(view.image, view.raw)
+    assert view.face_mask.shape == (512, 512)
+    assert view.face_mask.min() >= 0 and view.face_mask.max() == 1
+    length = np.linalg.norm(view.normals, axis=-1)
+    assert np.allclose(length[view.face_mask > 0.5], 1, atol=1e-3)
+    assert view.landmarks.shape == (478, 2)
+    assert 0 <= view.generated_share < 0.1
+
+
+def test_evidence_is_support_resolution_and_generation(portrait):
+    track, fit, _, _, view = portrait
+    inside = view.face_mask > 0.95
+    assert view.evidence[inside][:, 0].mean() > 20
+    assert view.evidence[inside][:, 2].mean() < 20
+    # Far outside the patches nothing was seen and everything is made up.
+    alone = render_frontal(track, fit, portrait[2], FrontalSettings(surroundings=False))
+    outside = alone.face_mask == 0
+    assert alone.evidence[outside][:, 0].max() == 0
+    assert alone.evidence[outside][:, 2].min() == 255
+
+
+def test_the_face_has_the_colours_of_the_skin_up_to_a_gain(portrait):
+    from recon3d.colour import srgb_to_linear
+
+    view = portrait[-1]
+    inside = view.face_mask > 0.99
+    linear = srgb_to_linear(view.raw)[inside].mean(0)
+    truth = portrait[3].mean((0, 1))
+    assert np.abs(np.log(linear / linear[1]) - np.log(truth / truth[1])).max() < 0.45
+
+
+def test_one_turned_view_gives_a_finite_picture():
+    track, fit, _ = scene.make_scene(np.array([[35.0, 0]]), noise=0.02)
+    texture = fuse_texture(track, fit, TexturingSettings(size=128))
+    view = render_frontal(track, fit, texture)
+    assert np.isfinite(view.normals).all()
+    assert view.raw.std() > 5
+    assert view.generated_share > 0.02
+
+
+def test_gains_neutralise_a_warm_dark_face():
+    rng = np.random.default_rng(0)
+    skin = np.array([0.40, 0.22, 0.15]) * rng.uniform(0.9, 1.1, (500, 1))
+    warm = skin * np.array([1.6, 1.0, 0.45]) * 0.1
+    plain = np.median(skin * neutral_gains(skin), 0)
+    mended = np.median(warm * neutral_gains(warm), 0)
+    before = np.abs(np.log(np.array([1.6, 0.45])))
+    after = np.abs(np.log(mended / mended[1]) - np.log(plain / plain[1]))[[0, 2]]
+    assert (after < 0.4 * before).all()
+    assert 0.5 < mended[1] / plain[1] < 1.2
+    assert np.array_equal(neutral_gains(np.zeros((0, 3))), np.ones(3))
+
+
+def test_compress_keeps_the_dark_and_stays_below_one():
+    x = np.array([[0.2, 0.1, 0.1], [4.0, 2.0, 1.0]])
+    y = compress(x)
+    assert np.allclose(y[0], x[0])
+    assert y.max() < 1
+    assert np.allclose(y[1] / y[1, 0], x[1] / x[1, 0])
+
+
+def test_blend_of_a_picture_with_itself_is_the_picture():
+    rng = np.random.default_rng(1)
+    image = rng.uniform(size=(96, 96, 3)).astype(np.float32)
+    mask = np.zeros((96, 96), np.float32)
+    mask[30:60, 30:60] = 1
+    assert np.allclose(blend(image, image, mask), image, atol=1e-5)
+
+
+def test_push_pull_keeps_what_is_known_and_fills_constants():
+    image = np.full((65, 47, 3), 0.3, np.float32)
+    weight = np.zeros((65, 47), np.float32)
+    weight[10:20, 5:15] = 1
+    out = push_pull(image * weight[..., None], weight)
+    assert np.allclose(out[12:18, 7:13], 0.3, atol=1e-4)
+    assert np.allclose(out, 0.3, atol=0.02)

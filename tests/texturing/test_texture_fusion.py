@@ -1,0 +1,190 @@
+"""Texture fusion against an ellipsoid head whose skin is known."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from head_scene import make_model, make_scene, make_skin, relative_error
+
+from recon3d.errors import InputError
+from recon3d.texturing import TexturingSettings, fuse_texture
+from recon3d.texturing.atlas import build_atlas
+from recon3d.texturing.filling import bleed, membrane
+from recon3d.texturing.superresolution import build_operator, gaussian_psf
+
+SWEEP = np.array([[yaw, pitch] for yaw in (-38, -19, 0, 19, 38) for pitch in (-6, 6)])
+SMALL = TexturingSettings(size=128)
+
+
+def front_of(texture, margin=0.75):
+    """Mask of the middle of the face in texture space."""
+    n = len(texture.albedo)
+    y, x = np.mgrid[:n, :n] / n - 0.5
+    return texture.valid & (np.abs(x) < 0.17 * margin / 0.75) & (np.abs(y) < 0.22)
+
+
+def test_texture_of_known_cameras_is_the_skin_and_improves_with_frames():
+    errors = []
+    for count in (1, 3, 10):
+        pick = np.argsort(np.abs(SWEEP[:, 0]), kind="stable")[:count]
+        track, fit, skin = make_scene(SWEEP[pick], noise=0.012)
+        texture = fuse_texture(track, fit, SMALL)
+        errors.append(relative_error(texture, skin, front_of(texture)))
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[2] < 0.8 * errors[0]
+    assert errors[2] < 0.12
+
+
+def test_solution_is_nearer_to_the_skin_than_the_mean_of_small_faces():
+    track, fit, skin = make_scene(SWEEP, noise=0.004, face_px=24)
+    mean = fuse_texture(track, fit, SMALL.model_copy(update={"solve": False}))
+    solved = fuse_texture(track, fit, SMALL)
+    mask = front_of(mean)
+    assert relative_error(solved, skin, mask) < 0.9 * relative_error(mean, skin, mask)
+
+
+def test_exposure_of_frames_is_matched():
+    rng = np.random.default_rng(2)
+    gain = np.exp(rng.uniform(-0.5, 0.5, len(SWEEP)))
+    track, fit, skin = make_scene(SWEEP, gain=gain)
+    texture = fuse_texture(track, fit, SMALL)
+    assert relative_error(texture, skin, front_of(texture)) < 0.12
+    found = np.mean(texture.info["log_gain"], axis=1)
+    assert np.std(found - np.log(gain)) < 0.05
+
+
+def test_side_light_does_not_stay_in_the_albedo():
+    track, fit, skin = make_scene(SWEEP, side_light=0.5)
+    mask = None
+    slopes = {}
+    for light in (False, True):
+        texture = fuse_texture(track, fit, SMALL.model_copy(update={"light": light}))
+        mask = front_of(texture, 1.2)
+        truth = cv2.resize(skin, texture.albedo.shape[1::-1], interpolation=cv2.INTER_AREA)
+        ratio = np.log(texture.albedo[..., 1] + 1e-3) - np.log(truth[..., 1])
+        x = np.broadcast_to(np.arange(len(ratio)) / len(ratio), ratio.shape)
+        slopes[light] = abs(np.polyfit(x[mask], ratio[mask], 1)[0])
+    assert slopes[True] < 0.5 * slopes[False]
+
+
+def test_an_occluded_frame_loses_its_weight():
+    clear, fit, skin = make_scene(SWEEP)
+    hidden, _, _ = make_scene(SWEEP, occluded=(6,))
+    texture = fuse_texture(clear, fit, SMALL)
+    robust = fuse_texture(hidden, fit, SMALL)
+    mask = front_of(texture)
+    assert relative_error(robust, skin, mask) < relative_error(texture, skin, mask) + 0.02
+
+
+def test_an_open_mouth_does_not_reach_the_lips():
+    expression = np.where(np.arange(len(SWEEP)) % 2, 1.0, 0.0)
+    _, fit, _ = make_scene(SWEEP, expression=expression)
+    views = list(range(len(SWEEP)))
+    from recon3d.texturing.observation import expression_weights
+
+    weight = expression_weights(fit, views, 2.0)
+    lips = fit.model.regions["mouth"] > 0.9
+    assert weight[0, lips].min() > 0.99
+    assert weight[1, lips].max() < 0.05
+    assert weight[:, fit.model.regions["mouth"] == 0].min() > 0.99
+
+
+def test_unseen_texels_have_no_evidence_and_are_marked_mirrored():
+    turned = np.array([[-55.0, 0], [-45, 0], [-60, 5]])
+    track, fit, _ = make_scene(turned, skin=make_skin(symmetric=True))
+    texture = fuse_texture(track, fit, SMALL)
+    n = len(texture.albedo)
+    left, right = np.zeros((2, n, n), bool)
+    rows = slice(int(0.4 * n), int(0.6 * n))
+    left[rows, int(0.85 * n) : int(0.95 * n)] = True
+    right[rows, int(0.05 * n) : int(0.15 * n)] = True
+    order = sorted((left, right), key=lambda side: texture.support[side].mean())
+    unseen, seen = order
+    assert texture.support[unseen].max() == 0
+    assert texture.resolution[unseen].max() == 0
+    assert texture.generated[unseen].min() > 0.99
+    assert texture.generated[seen].mean() < 0.2
+    assert texture.info["mirrored_share"] > 0.05
+    mirrored = texture.albedo[:, ::-1]
+    assert (
+        np.corrcoef(np.log(texture.albedo[unseen]).ravel(), np.log(mirrored[unseen]).ravel())[0, 1]
+        > 0.9
+    )
+
+
+def test_one_view_gives_finite_maps_in_range():
+    track, fit, _ = make_scene(np.array([[10.0, 0]]), noise=0.02)
+    texture = fuse_texture(track, fit, SMALL)
+    for name in ("albedo", "lit", "support", "resolution", "generated", "sigma"):
+        value = getattr(texture, name)
+        assert value.dtype == np.float32
+        assert np.isfinite(value).all()
+        assert value.min() >= 0
+    for name in ("support", "resolution", "generated"):
+        assert getattr(texture, name).max() <= 1
+
+
+def test_same_input_same_texture():
+    track, fit, _ = make_scene(SWEEP[::4])
+    a, b = fuse_texture(track, fit, SMALL), fuse_texture(track, fit, SMALL)
+    assert np.array_equal(a.albedo, b.albedo)
+
+
+def test_wrong_track_and_blind_track_are_named():
+    track, fit, _ = make_scene(SWEEP[:2])
+    with pytest.raises(InputError, match="fit"):
+        fuse_texture(dataclasses.replace(track, views=track.views[:1]), fit, SMALL)
+    blind = tuple(dataclasses.replace(view, patch=None) for view in track.views)
+    with pytest.raises(InputError, match="no view"):
+        fuse_texture(dataclasses.replace(track, views=blind), fit, SMALL)
+
+
+def test_operator_and_its_adjoint_agree():
+    track, fit, _ = make_scene(SWEEP[:1])
+    from recon3d.texturing.observation import observe
+
+    atlas = build_atlas(fit.model, 96)
+    texel = atlas.texel_mm(fit.neutral)
+    samples = observe(atlas, fit, track.views[0], 0, texel, SMALL)
+    rng = np.random.default_rng(0)
+    shade = rng.uniform(0.5, 1.5, (len(samples.index), 3)).astype(np.float32)
+    psf = gaussian_psf(0.7, (1.5, -0.8))
+    operator = build_operator(samples, shade, texel, psf, np.ones(len(samples.index), bool))
+    x = rng.normal(size=(len(atlas), 3)).astype(np.float32)
+    y = rng.normal(size=operator.image.shape).astype(np.float32)
+    out = np.zeros_like(x)
+    operator.adjoint(y, out)
+    assert np.isclose((operator.forward(x) * y).sum(), (x * out).sum(), rtol=1e-3, atol=1e-2)
+    # A plain texture in plain light gives a plain picture, and the blur moves nothing.
+    flat = build_operator(
+        samples, np.ones_like(shade), texel, psf, np.ones(len(samples.index), bool)
+    )
+    drawn = flat.forward(np.ones_like(x))
+    assert np.abs(drawn[flat.belief > 0.5 * flat.belief.max()] - 1).max() < 1e-3
+
+
+def test_mirror_coordinates_return_to_where_they_came_from():
+    atlas = build_atlas(make_model(), 64)
+    assert np.allclose(atlas.mirror_x, 64 - (atlas.column + 0.5), atol=0.05)
+    assert np.allclose(atlas.mirror_y, atlas.row + 0.5, atol=0.05)
+
+
+def test_membrane_keeps_to_its_data_and_within_their_range():
+    model = make_model()
+    u = model.uv[:, 0]
+    weight = np.where((u < 0.1) | (u > 0.9), 100.0, 0.0)
+    field = membrane(model.triangles, u[:, None].copy(), weight, pull=1e-9)[:, 0]
+    assert np.abs(field - u)[weight > 0].max() < 0.03
+    assert field.min() > u.min() - 1e-9 and field.max() < u.max() + 1e-9
+    columns = field.reshape(40, 60).mean(0)
+    assert (np.diff(columns) > 0).all()
+
+
+def test_bleed_keeps_the_charts_and_fills_the_rest():
+    image = np.zeros((9, 9, 3), np.float32)
+    valid = np.zeros((9, 9), bool)
+    valid[3:6, 3:6] = True
+    image[valid] = 0.5
+    out = bleed(image, valid)
+    assert (out == 0.5).all()
