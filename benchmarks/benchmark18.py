@@ -18,7 +18,7 @@ os.environ.setdefault("GLOG_minloglevel", "3")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
-from results import machine, markdown_table, write_section  # noqa: E402
+from results import PAGE, machine, markdown_table, write_section  # noqa: E402
 
 from recon3d.cli.bench import case_runner  # noqa: E402
 from recon3d.evaluation import (  # noqa: E402
@@ -79,7 +79,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--model")
     parser.add_argument("--fresh", action="store_true", help="run finished cases again")
-    parser.add_argument("--no-page", action="store_true", help="leave docs/RESULTS.md alone")
+    parser.add_argument(
+        "--page", type=Path, help="where the section goes (docs/RESULTS.md if all cases are run)"
+    )
     a = parser.parse_args()
 
     benchmark = read_benchmark(a.data)
@@ -128,9 +130,10 @@ def main() -> None:
         print(format_table(means[name]))
     costs = {name: run_costs(manifest) for name, manifest in manifests.items()}
     print("\n" + describe_costs(costs))
-    if not a.no_page and not a.cases:
-        write_section("benchmark18", page(a, benchmark, means, costs, manifests))
-        print("wrote docs/RESULTS.md")
+    if a.page or not a.cases:
+        target = a.page or PAGE
+        write_section("benchmark18", page(a, benchmark, means, costs, manifests), target)
+        print(f"wrote {target}")
 
 
 def baseline_done(out: Path, name: str, case: str) -> bool:

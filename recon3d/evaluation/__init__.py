@@ -29,6 +29,11 @@ _WHERE = {
     "portrait_landmarks": "metrics",
     "shape_metrics": "metrics",
     "ssim": "metrics",
+    "Scene": "scenes",
+    "SceneTruth": "scenes",
+    "load_scene": "scenes",
+    "render_scene": "scenes",
+    "write_benchmark": "scenes",
     "Surface": "surfaces",
     "align_to_scan": "surfaces",
 }

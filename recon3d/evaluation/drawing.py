@@ -131,6 +131,46 @@ def room(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return np.clip(cv2.GaussianBlur(picture, (0, 0), width / 500), 0, 1).astype(np.float32)
 
 
+def shoulders(collar_y: float, centre_z: float) -> tuple[np.ndarray, np.ndarray]:
+    """A plain bust for a head to stand on: rings from the collar over the shoulders downwards.
+
+    Parameters
+    ----------
+    collar_y, centre_z : float
+        Height of the collar and depth of the neck's axis, model axes, mm.
+
+    Returns
+    -------
+    vertices : (V, 3) mm; triangles : (F, 3), counter-clockwise seen from outside
+    """
+    # Drop below the collar, half width, half depth of the rings.
+    rings = np.array(
+        [
+            [0, 62, 62],
+            [12, 74, 70],
+            [26, 105, 78],
+            [42, 150, 86],
+            [62, 185, 94],
+            [95, 208, 104],
+            [150, 218, 112],
+            [420, 225, 118],
+        ],
+        float,
+    )
+    fine = np.linspace(0, 1, 40) ** 1.5 * 420
+    drop, wide, deep = fine, *(np.interp(fine, rings[:, 0], rings[:, k]) for k in (1, 2))
+    n = 64
+    around = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    x = wide[:, None] * np.sin(around)
+    z = centre_z + deep[:, None] * np.cos(around)
+    y = np.broadcast_to(collar_y - drop[:, None], x.shape)
+    vertices = np.stack([x, y, z], -1).reshape(-1, 3)
+    ring, step = np.meshgrid(np.arange(len(drop) - 1), np.arange(n), indexing="ij")
+    a, b = (ring * n + step).ravel(), (ring * n + (step + 1) % n).ravel()
+    c, d = a + n, b + n
+    return vertices, np.concatenate([np.stack([a, c, d], 1), np.stack([a, d, b], 1)])
+
+
 def _box(vertices: np.ndarray, camera: Camera) -> tuple[int, int, int, int]:
     """Pixels that the mesh can touch: x0, y0, x1, y1, inside the picture."""
     width, height = camera.size

@@ -162,3 +162,20 @@ def test_another_person_scores_worse_than_the_truth(shared):
             assert same["id_dist"] < 1e-3
             assert wrong[-1]["id_dist"] > 0.5
     assert np.mean([row["nonmetric_median"] for row in wrong]) > 0.9
+
+
+def test_the_command_scores_a_folder(benchmark_folder, tmp_path, egg_truth, portrait, capsys):
+    from recon3d.cli.main import main
+
+    out = tmp_path / "results"
+    truth = egg_truth.vertices, egg_truth.triangles, egg_truth.now7
+    for case in ("egg_dark_1", "egg_dark_2", "egg_clean"):
+        write_result(out / case / "track_000", *truth, portrait)
+    command = ["bench", "--data", str(benchmark_folder), "--out", str(out), "--score-only"]
+    assert main(command) == 0
+    assert "ALL            3     0     0" in capsys.readouterr().out
+    written = json.loads((out / "bench.json").read_text())
+    assert written["aggregate"]["overall"]["scored"]["psnr"] > 60
+    assert (out / "cases.csv").read_text().startswith("case,subject,condition")
+    assert main(["bench", "--data", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert "manifest.json" in capsys.readouterr().err
