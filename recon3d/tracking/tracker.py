@@ -452,7 +452,11 @@ class _Tracker:
             self._forget(weakest, TOO_MANY)
 
     def _embed(self, piece: _Piece) -> list[np.ndarray]:
-        if self.embedder is None:
+        # What flickers for a few frames is often no face, and the embedding of no face is near
+        # that of every bad one: such pieces join by place and looks or not at all.
+        whole_shot = len(piece.records) >= self.shot_frames[piece.shot]
+        fleeting = len(piece.records) < self.settings.min_track_frames and not whole_shot
+        if self.embedder is None or fleeting:
             return []
         out = []
         for candidate in piece.reservoir.spread(_EMBEDDINGS_PER_PIECE):
