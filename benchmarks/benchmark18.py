@@ -235,12 +235,13 @@ def page(a, benchmark, means: dict, costs: dict, manifests: dict) -> str:
         for name, entry in means["recon3d"]["by_subject"].items()
     ]
     stages = stage_seconds(manifests)
-    options = "".join(f" --{k} {v}" for k, v in (("config", a.config), ("model", a.model)) if v)
+    given = (("cases", a.cases), ("config", a.config), ("model", a.model))
+    options = "".join(f" --{k} {v}" for k, v in given if v)
     options += "".join(f" --set {line}" for line in a.set)
     parts = [
         "## The main job on clips with known truth",
-        f"{len(benchmark.cases)} clips (50 frames, 640x480) of {len(benchmark.subjects)} heads "
-        "under seven conditions; geometry against the true mesh, pictures against the true "
+        f"{len(benchmark.cases)} clips (50 frames, 640x480) of {len(subjects)} heads under "
+        f"{len(means['recon3d']['by_condition'])} conditions; geometry against the true mesh, pictures against the true "
         "frontal view.",
         f"```\npython benchmarks/benchmark18.py --data ../shared/data/bench{options}\n```",
         f"Machine: {machine()}.",

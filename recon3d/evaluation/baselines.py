@@ -15,17 +15,12 @@ import numpy as np
 from recon3d.errors import InputError
 from recon3d.evaluation.benchmark import Benchmark
 from recon3d.evaluation.metrics import eye_alignment, shape_metrics
+from recon3d.frontal.camera import EYES, SIZE
+from recon3d.morphable.topology import NOW7, face_triangles
 from recon3d.types import FaceModel, FaceObservation, FaceTrack
-
-NOW7 = (33, 133, 362, 263, 2, 61, 291)
-"""MediaPipe points of the seven landmarks that align shapes."""
 
 IRIS_MM = 11.7
 """Diameter of the iris that sizes a single mesh (its spread over people is a few percent)."""
-
-SIZE = 512
-EYES = np.array([[0.36, 0.44], [0.64, 0.44]]) * SIZE
-"""Where the frontal layout has the centres of the right and the left eye, px."""
 
 _N_MESH = 468
 _IRIS_SIDES = ((469, 471), (474, 476))
@@ -167,13 +162,6 @@ def metric_mesh(landmarks: np.ndarray, depth: np.ndarray) -> np.ndarray:
     iris = np.mean([np.linalg.norm(points[a] - points[b]) for a, b in _IRIS_SIDES])
     points = points[:_N_MESH] * (IRIS_MM / max(iris, 1e-6))
     return points - points[[33, 263]].mean(0)
-
-
-def face_triangles() -> np.ndarray:
-    """(852, 3) triangles of MediaPipe's 468 points."""
-    from recon3d.morphable.topology import face_triangles as triangles
-
-    return triangles()
 
 
 def _into_layout(view: FaceObservation) -> np.ndarray:

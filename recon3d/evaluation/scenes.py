@@ -22,6 +22,7 @@ from recon3d.errors import InputError
 from recon3d.evaluation.drawing import draw_mesh, over, room, shoulders
 from recon3d.evaluation.metrics import PictureTruth, ShapeTruth
 from recon3d.geometry import FRONTAL, head_rotation, intrinsics, so3_exp, vertex_normals
+from recon3d.morphable.topology import NOW7
 from recon3d.restoration import (
     H264,
     ColourTemperature,
@@ -35,7 +36,6 @@ from recon3d.types import Camera, FaceModel
 LightName = Literal["warm", "cold", "low", "medium", "bright"]
 BlurName = Literal["none", "strong"]
 
-_NOW7 = (33, 133, 362, 263, 2, 61, 291)
 _FACE_REACH_MM = 95.0
 _PIVOT = np.array([0.0, -60.0, -70.0])
 
@@ -164,7 +164,7 @@ class SceneTruth:
         for name in ("eyes", "mouth_interior"):
             if name in regions:
                 mask &= regions[name] < 0.5
-        points = self.landmarks()[list(_NOW7)]
+        points = self.landmarks()[list(NOW7)]
         return ShapeTruth(self.neutral, self.model.triangles, mask, points, tip)
 
     def picture_truth(self) -> PictureTruth:
