@@ -241,8 +241,8 @@ def page(a, benchmark, means: dict, costs: dict, manifests: dict) -> str:
     parts = [
         "## The main job on clips with known truth",
         f"{len(benchmark.cases)} clips (50 frames, 640x480) of {len(subjects)} heads under "
-        f"{len(means['recon3d']['by_condition'])} conditions; geometry against the true mesh, pictures against the true "
-        "frontal view.",
+        f"{len(means['recon3d']['by_condition'])} conditions; geometry against the "
+        "true mesh, pictures against the true frontal view.",
         f"```\npython benchmarks/benchmark18.py --data ../shared/data/bench{options}\n```",
         f"Machine: {machine()}.",
         markdown_table(headings, rows),
