@@ -302,7 +302,7 @@ class _Job:
         parts = {
             "version": recon3d.__version__,
             "inputs": [m.sha256 for m in self.media],
-            "model": self.model.name if stage != "tracking" else None,
+            "model": None if stage == "tracking" else _model_digest(self.model),
             "embedder": self.embedder is not None,
             "settings": {k: chosen[k] for k in kept if k in chosen},
         }
@@ -425,6 +425,13 @@ def _track_entry(track: FaceTrack) -> dict:
 def _no_face_message(n_frames: int, dropped: list[dict]) -> str:
     reasons = "; ".join(f"{d['reason']}: {d['frames']}" for d in dropped) or "nothing detected"
     return f"no usable face in {n_frames} frame{'s' * (n_frames != 1)} ({reasons})"
+
+
+def _model_digest(model: FaceModel) -> str:
+    digest = hashlib.sha256(model.name.encode())
+    for array in (model.mean, model.identity, model.expression, model.triangles, model.uv):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _load_model(name: str) -> FaceModel:
