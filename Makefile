@@ -27,8 +27,9 @@ demo: setup
 lint: setup
 	$(BIN)/ruff check recon3d tests benchmarks
 
+# With CI set, the slow tests run too.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(CI),-m "slow or not slow")
 
 clean:
 	rm -rf $(VENV) out
