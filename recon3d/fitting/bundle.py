@@ -645,7 +645,8 @@ def fit_track(
     """Fit one identity, and pose and expression of every view, to a track's landmarks.
 
     Levenberg-Marquardt on robust, whitened reprojection errors with the Schur complement over
-    views [1]_. See `FittingSettings` for what is assumed about landmarks.
+    views [1]_, then dense alignment on the pictures (`recon3d.fitting.dense`) where it is enabled.
+    See `FittingSettings` for what is assumed about landmarks.
 
     Parameters
     ----------
@@ -713,6 +714,10 @@ def fit_track(
     fit.info.update(
         steps=steps, costs=costs, seconds=clock.perf_counter() - started, landmarks=len(basis.mean)
     )
+    if settings.dense.enabled:
+        from recon3d.fitting.dense import refine_fit
+
+        fit = refine_fit(fit, track, settings.dense, progress)
     return fit
 
 

@@ -1,8 +1,58 @@
-"""Settings of the landmark bundle adjustment."""
+"""Settings of the fit: landmark bundle adjustment and dense alignment."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class DenseSettings(BaseModel):
+    """How poses and shape are refined on the picture itself (dense multi-view alignment)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    enabled: bool = Field(True, description="Refine the landmark fit on the picture.")
+    samples: int = Field(
+        2500, ge=100, description="Points of the skin at which views are compared."
+    )
+    blur_mm: tuple[float, ...] = Field(
+        (5.0, 3.0, 1.5), description="Blur of the pictures, coarse to fine, mm on the face."
+    )
+    blur_px: float = Field(0.7, gt=0, description="...but never less than this, px.")
+    iterations: int = Field(5, ge=1, description="Gauss-Newton steps at each blur.")
+    robust: float = Field(2.0, gt=0, description="Residuals count less beyond so many sigma.")
+    noise_floor: float = Field(
+        0.02, gt=0, description="Least standard deviation of the logarithm of light."
+    )
+    rotation_bias: float = Field(1.0, gt=0, description="Landmark error of all views, degrees.")
+    rotation_law: float = Field(
+        5.0, gt=0, description="Landmark error that follows the turn, degrees at 45 degrees of yaw."
+    )
+    rotation_own: float = Field(3.0, gt=0, description="Landmark error of one view, degrees.")
+    shift_bias: float = Field(0.5, gt=0, description="The same for position across, mm.")
+    shift_law: float = Field(4.0, gt=0, description="Its part that follows the turn, mm.")
+    shift_own: float = Field(2.0, gt=0, description="Its part of one view, mm.")
+    distance_bias: float = Field(0.001, gt=0, description="The same for log distance.")
+    distance_law: float = Field(0.03, gt=0, description="Its part that follows the turn.")
+    distance_own: float = Field(0.02, gt=0, description="Its part of one view.")
+    correlation_s: float = Field(
+        0.2, gt=0, description="Time over which the error of one view changes, s."
+    )
+    shape: bool = Field(False, description="Refine the shape as well as the poses.")
+    min_views: int = Field(5, ge=3, description="Fewer usable views are left to the landmarks.")
+    min_turn: float = Field(
+        12.0, ge=0, description="Least turn of the head between views, degrees."
+    )
+    margin: float = Field(
+        0.03, ge=0, lt=1, description="Share by which held-out disagreement must fall."
+    )
+    agreement: float = Field(
+        0.5,
+        ge=-1,
+        le=1,
+        description="Least correlation of a view with the others on held-out skin, median.",
+    )
+    light: float = Field(0.4, gt=0, description="Expected log shading across a face.")
+    light_change: float = Field(0.1, gt=0, description="...and its change between views.")
 
 
 class FittingSettings(BaseModel):
@@ -133,4 +183,7 @@ class FittingSettings(BaseModel):
     iterations: int = Field(5, ge=1, description="Levenberg-Marquardt steps in a round, at most.")
     tolerance: float = Field(
         1e-4, gt=0, description="A round ends when a step gains less than this share of the cost."
+    )
+    dense: DenseSettings = Field(
+        default_factory=DenseSettings, description="Dense multi-view alignment."
     )

@@ -1,0 +1,572 @@
+"""Dense multi-view alignment: poses and shape from the picture itself.
+
+Given poses and shape, every view says what colour each point of the skin has. Where views
+disagree, a pose or the shape is wrong. With the logarithm of light I sampled where view n sees
+point v,
+
+    r_nv = I_n(x_nv) - a_v - B(n_nv) . l_n,
+
+albedo a_v is eliminated in closed form and the rest (pose and light of each view, shape of all) is
+found by robust Gauss-Newton steps from a coarse blur to a fine one. What landmarks are known to get
+wrong is the prior: errors that change smoothly with the turn of the head and with time.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recon3d.fitting.photometric import (
+    Pictures,
+    Samples,
+    choose_samples,
+    visible_samples,
+)
+from recon3d.fitting.settings import DenseSettings
+from recon3d.fitting.visibility import surface_points
+from recon3d.geometry import head_angles, project, so3_exp
+from recon3d.types import FaceFit, FaceTrack
+
+POSE = 6
+"""Unknowns of a view's pose: rotation about the face's middle, shift (mm), log distance."""
+
+LIGHT = 9
+"""Unknowns of a view's light: exposure and spherical harmonics of degree one and two."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the alignment changes.
+
+    Attributes
+    ----------
+    R, t : (N, 3, 3), (N, 3)
+    change : (N, 6)
+        Sum of the pose steps since the landmark fit: what the prior speaks of.
+    light : (N, 9)
+    shape : (G,) coefficients of the shape basis, unit normal before looking
+    """
+
+    R: np.ndarray
+    t: np.ndarray
+    change: np.ndarray
+    light: np.ndarray
+    shape: np.ndarray
+
+
+@dataclass(frozen=True)
+class Look:
+    """What views show of the samples at one visibility and blur.
+
+    Attributes
+    ----------
+    weight : (N, M) float32, visibility, angle and region; 0 where not seen
+    harmonics : (N, M, 9) float32
+    sigma : (N,) px, blur of each view
+    independent : (N,) share of the samples that tell something of their own
+    """
+
+    weight: np.ndarray
+    harmonics: np.ndarray
+    sigma: np.ndarray
+    independent: np.ndarray
+
+
+def harmonics(normals: np.ndarray) -> np.ndarray:
+    """Real spherical harmonics up to degree two, (M, 9), up to factors."""
+    x, y, z = normals.T
+    one = np.ones_like(x)
+    return np.stack(
+        [one, x, y, z + 0.7, x * y, y * z, x * z, z * z - 0.5, 0.5 * (x * x - y * y)], 1
+    )
+
+
+class Alignment:
+    """The photometric problem of one track.
+
+    Parameters
+    ----------
+    fit : FaceFit
+        Where to start; its identity and displacement are the origin of `Scene.shape`.
+    pictures : Pictures
+    samples : Samples
+    basis : (G, V, 3) or None
+        Shape directions; None to leave the shape alone.
+    settings : DenseSettings
+    times : (N,) s
+    """
+
+    def __init__(
+        self,
+        fit: FaceFit,
+        pictures: Pictures,
+        samples: Samples,
+        settings: DenseSettings,
+        times: np.ndarray,
+        sources: np.ndarray,
+        basis: np.ndarray | None = None,
+    ):
+        self.fit, self.pictures, self.samples, self.settings = fit, pictures, samples, settings
+        model, M = fit.model, len(samples.index)
+        self.G = 0 if basis is None else len(basis)
+        self.basis = basis
+        self._directions = (
+            None
+            if basis is None
+            else np.ascontiguousarray(basis[:, samples.index].transpose(1, 2, 0), np.float32)
+        )
+        self.posed = np.stack([fit.posed(n) for n in range(len(fit.R))])
+        self.middle = np.average(model.mean[samples.index], axis=0, weights=samples.area)
+        self.scale = fit.K[:, 0, 0] / np.maximum((fit.R @ self.middle + fit.t)[:, 2], 1e-6)
+        self.prior = _prior_precision(fit, settings, times, sources)
+        self.M = M
+        self.N = len(fit.R)
+
+    # -- looking ---------------------------------------------------------------------------
+
+    def vertices(self, scene: Scene, view: int) -> np.ndarray:
+        """(V, 3) of one view in model axes."""
+        if self.G == 0 or not scene.shape.any():
+            return self.posed[view]
+        return self.posed[view] + np.tensordot(scene.shape, self.basis, 1)
+
+    def look(self, scene: Scene, blur_mm: float, views: np.ndarray) -> Look:
+        """Visibility and light directions of all samples at a state."""
+        N, M = self.N, self.M
+        weight = np.zeros((N, M), np.float32)
+        basis = np.zeros((N, M, LIGHT), np.float32)
+        sigma = np.maximum(blur_mm * self.scale, self.settings.blur_px)
+        independent = np.zeros(N)
+        triangles = self.fit.model.triangles
+        for n in np.flatnonzero(views):
+            if self.pictures.luminance[n] is None:
+                continue
+            margin = 1.5 * sigma[n] / self.scale[n]
+            cosine, normal, _ = visible_samples(
+                self.vertices(scene, n),
+                triangles,
+                self.samples.index,
+                self.fit.K[n],
+                scene.R[n],
+                scene.t[n],
+                margin,
+            )
+            # grazing samples are smeared over the skin and show where the outline is, not skin
+            squareness = np.clip((cosine - 0.2) / 0.4, 0, 1)
+            weight[n] = squareness * self.samples.weight * self.fit.view_weight[n]
+            basis[n] = harmonics(normal)
+            px2 = float((self.samples.area * cosine * (weight[n] > 0)).sum()) * self.scale[n] ** 2
+            count = max(int((weight[n] > 0).sum()), 1)
+            # a Gaussian blur leaves one independent value in so many px^2
+            independent[n] = min(1.0, px2 / (4 * np.pi * (sigma[n] ** 2 + 0.3)) / count)
+        # a point seen once says nothing: its albedo explains it
+        weight[:, (weight > 0).sum(0) < 3] = 0.0
+        return Look(weight, basis, sigma, independent)
+
+    def read(
+        self, scene: Scene, view: int, look: Look, picture, *, derivatives: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values (M,), Jacobian (M, 6 + 9 + G) of the residual and weights (M,) of one view."""
+        points = self.vertices(scene, view)[self.samples.index]
+        Y = points @ scene.R[view].T
+        c = scene.R[view] @ self.middle
+        X = Y + scene.t[view]
+        f = self.fit.K[view, 0, 0]
+        u = f * X[:, :2] / X[:, 2:] + self.fit.K[view, :2, 2]
+        v, inside = picture.at(u)
+        weight = look.weight[view] * inside
+        if not derivatives:
+            return v[:, 0], np.zeros((0, 0)), weight
+        g = np.empty((self.M, 3), np.float32)
+        g[:, :2] = v[:, 1:] * (f / X[:, 2:])
+        g[:, 2] = -(g[:, :2] * X[:, :2]).sum(1) / X[:, 2]
+        J = np.empty((self.M, POSE + LIGHT + self.G), np.float32)
+        J[:, :3] = np.cross(Y - c, g)
+        J[:, 3:5] = g[:, :2]
+        J[:, 5] = g @ (c + scene.t[view])
+        J[:, POSE : POSE + LIGHT] = -look.harmonics[view]
+        if self.G:
+            by_point = (g @ scene.R[view].astype(np.float32))[:, None, :]
+            J[:, POSE + LIGHT :] = (by_point @ self._directions)[:, 0]
+        return v[:, 0], J, weight
+
+    # -- disagreement ----------------------------------------------------------------------
+
+    def residuals(
+        self, scene: Scene, look: Look, pictures: list, robust: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals (N, M) against the robust mean over views, their weights, the mean (M,)."""
+        r = np.zeros((self.N, self.M), np.float32)
+        w = np.zeros((self.N, self.M), np.float32)
+        for n, picture in enumerate(pictures):
+            if picture is None:
+                continue
+            value, _, w[n] = self.read(scene, n, look, picture, derivatives=False)
+            r[n] = value - look.harmonics[n] @ scene.light[n].astype(np.float32)
+        k = w * robust
+        mean = (k * r).sum(0) / np.maximum(k.sum(0), 1e-9)
+        return (r - mean) * (w > 0), w, mean
+
+    def noise(self, r: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """(N,) robust standard deviation of each view's residuals, shrunk to the common one."""
+        used = w > 0.1
+        typical = 1.48 * float(np.median(np.abs(r[used]))) if used.any() else 0.1
+        out = np.full(self.N, typical)
+        for n in range(self.N):
+            if used[n].sum() > 50:
+                own = 1.48 * float(np.median(np.abs(r[n][used[n]])))
+                out[n] = np.sqrt(0.7 * own**2 + 0.3 * typical**2)
+        return np.maximum(out, self.settings.noise_floor)
+
+    def step(
+        self,
+        scene: Scene,
+        look: Look,
+        pictures: list,
+        *,
+        keep: np.ndarray,
+        pose: bool = True,
+        state: dict,
+    ) -> Scene:
+        """One Gauss-Newton step; ``keep`` (M,) are the samples looked at."""
+        N, M, G, s = self.N, self.M, self.G, self.settings
+        robust = state.setdefault("robust", np.ones((N, M), np.float32))
+        r, w, _ = self.residuals(scene, look, pictures, robust)
+        w = w * keep
+        noise = self.noise(r, w)
+        robust = 1.0 / (1.0 + (r / (s.robust * noise[:, None])) ** 2)
+        state["robust"], state["noise"] = robust.astype(np.float32), noise
+        k = w * robust * (look.independent / noise**2)[:, None]
+        k = k.astype(np.float32)
+        # against the mean under these very weights
+        total = k.sum(0)
+        root = 1.0 / np.sqrt(np.maximum(total, 1e-9)).astype(np.float32)
+        r -= (k * r).sum(0) / np.maximum(total, 1e-9)
+        first = 0 if pose else POSE
+        P = POSE + LIGHT - first
+        T = N * P + G
+        A, b = np.zeros((T, T)), np.zeros(T)
+        mean = np.zeros((M, T), np.float32)
+        for n, picture in enumerate(pictures):
+            if picture is None:
+                continue
+            _, J, _ = self.read(scene, n, look, picture)
+            J = J[:, first:]
+            q = k[n][:, None] * J
+            own = slice(n * P, (n + 1) * P)
+            full = J.T @ q
+            A[own, own] += full[:P, :P]
+            b[own] += r[n] @ q[:, :P]
+            mean[:, own] = q[:, :P]
+            if G:
+                A[own, N * P :] += full[:P, P:]
+                A[N * P :, N * P :] += full[P:, P:]
+                b[N * P :] += r[n] @ q[:, P:]
+                mean[:, N * P :] += q[:, P:]
+        A[N * P :, : N * P] = A[: N * P, N * P :].T
+        mean *= root[:, None]
+        A -= mean.T @ mean
+        # priors couple one unknown over all views
+        for j in range(first, POSE + LIGHT):
+            rows = np.arange(N) * P + (j - first)
+            precision = self.prior[j]
+            value = scene.change[:, j] if j < POSE else scene.light[:, j - POSE]
+            A[np.ix_(rows, rows)] += precision
+            b[rows] += precision @ value
+        if G:
+            A[N * P :, N * P :] += np.eye(G)
+            b[N * P :] += scene.shape
+        state["normal"] = A
+        x = -np.linalg.solve(A, b)
+        y = x[: N * P].reshape(N, P)
+        light = scene.light + y[:, POSE - first :]
+        if not pose:
+            return replace(scene, light=light, shape=scene.shape + x[N * P :])
+        move = y[:, :POSE].copy()
+        # a linear model of the picture holds for about a blur's width
+        reach = 1.5 * look.sigma / self.scale
+        size = np.linalg.norm(np.concatenate([60 * move[:, :3], move[:, 3:5]], 1), axis=1)
+        move *= np.minimum(1.0, reach / np.maximum(size, 1e-9))[:, None]
+        c = scene.R @ self.middle + scene.t
+        turn = so3_exp(move[:, :3])
+        new_c = c * np.exp(move[:, 5:6])
+        new_c[:, :2] += move[:, 3:5]
+        R = turn @ scene.R
+        return Scene(
+            R=R,
+            t=new_c - R @ self.middle,
+            change=scene.change + move,
+            light=light,
+            shape=scene.shape + np.clip(x[N * P :], -1.0, 1.0),
+        )
+
+    def start(self) -> Scene:
+        """The fit as it came, with no light."""
+        N = self.N
+        return Scene(
+            self.fit.R, self.fit.t, np.zeros((N, POSE)), np.zeros((N, LIGHT)), np.zeros(self.G)
+        )
+
+    def blurred(self, look: Look, views: np.ndarray) -> list:
+        """Pictures of some views at the blur of a look."""
+        return [
+            self.pictures.blurred(n, float(look.sigma[n])) if views[n] else None
+            for n in range(self.N)
+        ]
+
+    def run(
+        self,
+        scene: Scene,
+        blurs_mm,
+        views: np.ndarray,
+        keep: np.ndarray,
+        tick: Callable[[], None],
+    ) -> Scene:
+        """Steps from coarse to fine; visibility is looked up twice at each blur."""
+        for blur in blurs_mm:
+            state: dict = {}
+            for k in range(self.settings.iterations):
+                if k in (0, 2):
+                    look = self.look(scene, blur, views)
+                    pictures = self.blurred(look, views)
+                scene = self.step(scene, look, pictures, keep=keep, state=state)
+                tick()
+        return scene
+
+    def held_out(
+        self, scene: Scene, views: np.ndarray, test: np.ndarray, train: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """Residuals (N, M) of held-out samples at the finest blur, and how far views agree.
+
+        Agreement is the median over views of the correlation between what a view shows of the
+        held-out samples, its light taken off, and what the others show.
+        """
+        look = self.look(scene, self.settings.blur_mm[-1], views)
+        pictures = self.blurred(look, views)
+        r, correlation = self.spread(scene, look, pictures, test, train)
+        good = np.isfinite(correlation)
+        return r, float(np.median(correlation[good])) if good.any() else 0.0
+
+    def spread(
+        self, scene: Scene, look: Look, pictures: list, test: np.ndarray, train: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals (N, M) of held-out samples, light found on the others; NaN where unseen.
+
+        Also the correlation (N,) of each view with the others there, NaN where too little is seen.
+        """
+        scene = replace(scene, light=np.zeros_like(scene.light))
+        state: dict = {}
+        for _ in range(3):
+            scene = replace(
+                scene,
+                light=self.step(scene, look, pictures, keep=train, pose=False, state=state).light,
+            )
+        ones = np.ones((self.N, self.M), np.float32)
+        r, w, _ = self.residuals(scene, look, pictures, ones)
+        robust = 1 / (1 + (r / (3 * self.noise(r, w)[:, None])) ** 2)
+        r, w, mean = self.residuals(scene, look, pictures, robust)
+        used = (w > 0.1) & (test > 0)
+        correlation = np.full(self.N, np.nan)
+        weight = w * robust
+        total = weight.sum(0)
+        for n in range(self.N):
+            if used[n].sum() > 20:
+                k = used[n]
+                # r = x - mean and mean holds x: without it, x - others = r / (1 - share)
+                share = np.minimum(weight[n, k] / np.maximum(total[k], 1e-9), 0.8)
+                own = mean[k] + r[n, k]
+                others = own - r[n, k] / (1 - share)
+                if own.std() > 0 and others.std() > 0:
+                    correlation[n] = np.corrcoef(own, others)[0, 1]
+        return np.where(used, r, np.nan), correlation
+
+
+def _prior_precision(
+    fit: FaceFit, settings: DenseSettings, times: np.ndarray, sources: np.ndarray
+) -> np.ndarray:
+    """(15, N, N) inverse covariances over views of each unknown of a view.
+
+    Landmark poses err alike at like turns of the head (a bias, a slope and a curvature over yaw),
+    alike in neighbouring frames, and a little by themselves. Light is the same for all views of a
+    camera but for a small change; exposure is anything.
+    """
+    N = len(fit.R)
+    yaw = head_angles(fit.R)[:, 0] / 45.0
+    ones = np.ones((N, N))
+    same = (sources[:, None] == sources[None]).astype(float)
+    near = np.exp(-np.abs(times[:, None] - times[None]) / settings.correlation_s) * same
+    law = np.outer(yaw, yaw) + np.outer(yaw**2, yaw**2)
+    out = np.empty((POSE + LIGHT, N, N))
+    s = settings
+    for j in range(POSE):
+        if j < 3:
+            bias, slope, own = np.radians([s.rotation_bias, s.rotation_law, s.rotation_own])
+        elif j < 5:
+            bias, slope, own = s.shift_bias, s.shift_law, s.shift_own
+        else:
+            bias, slope, own = s.distance_bias, s.distance_law, s.distance_own
+        covariance = bias**2 * ones + slope**2 * law + own**2 * (0.8 * near + 0.2 * np.eye(N))
+        out[j] = np.linalg.inv(covariance)
+    for j in range(LIGHT):
+        common, own = (s.light, s.light_change) if j < 4 else (s.light / 2, s.light_change / 2)
+        covariance = common**2 * same + own**2 * np.eye(N)
+        if j == 0:
+            covariance = np.eye(N)
+        out[POSE + j] = np.linalg.inv(covariance)
+    return out
+
+
+# -- the stage -------------------------------------------------------------------------------
+
+
+def refine_fit(
+    fit: FaceFit,
+    track: FaceTrack,
+    settings: DenseSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FaceFit:
+    """Refine poses, then shape, on the pictures of the views; keep what held-out skin confirms.
+
+    Poses are found on four fifths of the skin's patches and must make the views agree better on
+    the other fifth. Shape is found on four fifths of the views and must make the others agree
+    better with them, poses refined alike. What fails is left as it was; ``info["dense"]`` says so.
+
+    Parameters
+    ----------
+    fit : FaceFit
+        Of the landmarks.
+    track : FaceTrack
+        Views without a patch are left as they are.
+    settings : DenseSettings, optional
+    progress : callable, optional
+        Called with (done, total) steps.
+
+    Returns
+    -------
+    FaceFit
+
+    References
+    ----------
+    .. [1] G. Golub, V. Pereyra, Separable nonlinear least squares: the variable projection method
+       and its applications, Inverse Problems 19, 2003.
+    """
+    started = clock.perf_counter()
+    settings = settings or DenseSettings()
+    info: dict = {"pose": False, "shape": False}
+
+    def done(result: FaceFit) -> FaceFit:
+        info["seconds"] = clock.perf_counter() - started
+        return replace(result, info={**result.info, "dense": info})
+
+    pictures = Pictures(track)
+    usable = np.array([p is not None for p in pictures.luminance]) & (fit.view_weight > 0)
+    turn = _turn(fit.R[usable])
+    info["turn_degrees"] = turn
+    if usable.sum() < settings.min_views or turn < settings.min_turn:
+        info["reason"] = "too few views, or too little turn between them, to tell shape from skin"
+        return done(fit)
+    rng = np.random.default_rng(0)
+    samples = choose_samples(fit.model, settings.samples, rng)
+    times = np.array([v.time for v in track.views])
+    sources = np.array([v.source for v in track.views])
+    train = (samples.cell % 5 != 0).astype(np.float32)
+    steps = settings.iterations * len(settings.blur_mm)
+    total, count = steps * (3 if settings.shape else 1), 0
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+        if progress is not None:
+            progress(min(count, total), total)
+
+    problem = Alignment(fit, pictures, samples, settings, times, sources)
+    before = problem.start()
+    after = problem.run(before, settings.blur_mm, usable, train, tick)
+    old, agreement_old = problem.held_out(before, usable, 1 - train, train)
+    new, agreement = problem.held_out(after, usable, 1 - train, train)
+    verdict = compare(old, new, samples.cell, settings.margin)
+    info.update(
+        spread_before=verdict.before,
+        spread_after=verdict.after,
+        agreement_before=agreement_old,
+        agreement=agreement,
+    )
+    if not verdict.better or agreement < settings.agreement:
+        info["reason"] = "held-out skin is not explained better than by the landmarks"
+        return done(fit)
+    info["pose"] = True
+    return done(_with_pose(fit, after))
+
+
+def _turn(R: np.ndarray) -> float:
+    """Largest angle between views, degrees, without the fortieth part at either end."""
+    if len(R) < 2:
+        return 0.0
+    # the face's direction in the camera, about its mean
+    forward = R[:, :, 2]
+    middle = forward.mean(0)
+    middle /= max(float(np.linalg.norm(middle)), 1e-9)
+    across = forward - (forward @ middle)[:, None] * middle
+    _, _, axes = np.linalg.svd(across - across.mean(0), full_matrices=False)
+    angle = np.degrees(np.arctan2(across @ axes[0], forward @ middle))
+    low, high = np.quantile(angle, [0.025, 0.975])
+    return float(high - low)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether held-out residuals fell.
+
+    Attributes
+    ----------
+    better : bool
+    before, after : float, median absolute residuals, log light
+    """
+
+    better: bool
+    before: float
+    after: float
+
+
+def compare(old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float) -> Verdict:
+    """Compare held-out residuals of two states where both see the skin.
+
+    Parameters
+    ----------
+    old, new : (N, M), NaN where not seen
+    cell : (M,) int
+        Patches of skin: what is counted as independent.
+    margin : float
+        Share by which the median absolute residual must fall.
+    """
+    both = np.isfinite(old) & np.isfinite(new)
+    if both.sum() < 50:
+        return Verdict(False, float("nan"), float("nan"))
+    a, b = np.abs(np.where(both, old, 0)), np.abs(np.where(both, new, 0))
+    before, after = float(np.median(a[both])), float(np.median(b[both]))
+    limit = 4 * before
+    gain = np.where(both, np.minimum(a, limit) - np.minimum(b, limit), 0).sum(0)
+    by_cell = np.bincount(cell, gain)[np.unique(cell[both.any(0)])]
+    # a sign of chance: patches must agree that it got better
+    sure = by_cell.mean() > 2 * by_cell.std() / np.sqrt(len(by_cell))
+    return Verdict(bool(after < (1 - margin) * before and sure), before, after)
+
+
+def _with_pose(fit: FaceFit, scene: Scene) -> FaceFit:
+    """The fit with new poses; landmark residuals move with them."""
+    return _moved(fit, replace(fit, R=scene.R, t=scene.t))
+
+
+def _moved(old: FaceFit, new: FaceFit) -> FaceFit:
+    model = old.model
+    shift = np.zeros_like(old.residuals)
+    for n in range(len(old.R)):
+        at = []
+        for f in (old, new):
+            points = surface_points(f.posed(n), model.triangles, model.landmarks)
+            at.append(project(np.nan_to_num(points), f.K[n], f.R[n], f.t[n]))
+        shift[n] = at[1] - at[0]
+    return replace(new, residuals=old.residuals - shift)
