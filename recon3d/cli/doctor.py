@@ -76,7 +76,7 @@ def _checks():
     yield _library(
         "open3d-cpu",
         "open3d",
-        "apt-get install libusb-1.0-0 libgl1 libgomp1 && pip install 'recon3d[viewer]'",
+        "apt-get install libusb-1.0-0 libegl1 libgl1 libgomp1 && pip install 'recon3d[viewer]'",
         True,
     )
     yield _library("onnxruntime", "onnxruntime", "pip install 'recon3d[onnx]'", True)
