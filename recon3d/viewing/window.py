@@ -12,8 +12,8 @@ from recon3d.errors import BackendUnavailable
 from recon3d.viewing.scene import ViewScene
 
 _MEND = (
-    "Open3D cannot be used here ({why}); mend: apt-get install libusb-1.0-0 libegl1 libgl1 libgomp1 && "
-    "pip install 'recon3d[viewer]'"
+    "Open3D cannot be used here ({why}); mend: "
+    "apt-get install libusb-1.0-0 libegl1 libgl1 libgomp1 && pip install 'recon3d[viewer]'"
 )
 
 
