@@ -80,7 +80,7 @@ def build(
         raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     with Reporter().stage("building the face model") as move:
         model, report = build_model(photos, settings, progress=move)
-    save_model(model, out)
+    save_model(out, model)
     for key, value in report.items():
         typer.echo(f"{key}: {value}")
     typer.echo(f"wrote {out}")

@@ -6,7 +6,7 @@ References
 ----------
 .. [1] Z. Zhuang, B. Bradtmiller, Head-and-face anthropometric survey of U.S. respirator users,
    Journal of Occupational and Environmental Hygiene 2, 2005: interpupillary distance 64.5 and
-   61.9 mm, menton-sellion length 122.7 and 113.4 mm.
+   61.9 mm, menton-sellion length 122.7 and 113.4 mm, subnasale-sellion length, lip length.
 .. [2] G. W. Arnett et al., Soft tissue cephalometric analysis, American Journal of Orthodontics and
    Dentofacial Orthopedics 116, 1999: depths of the profile against the true vertical line through
    subnasale, in natural head position.
@@ -14,6 +14,7 @@ References
    glabella, sellion, crinion and subnasale from the back of the head.
 .. [4] B. M. Zide, G. W. Jelks, Surgical anatomy of the orbit, 1985: the globe lies about level with
    the infraorbital rim, 8 to 12 mm in front of the lateral rim.
+.. [5] L. G. Farkas, Anthropometry of the head and face, 1994.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ import numpy as np
 
 from recon3d.geometry import so3_exp
 
-MENTON_SELLION = 118.05  # [1]
-INTERPUPILLARY = 63.0  # [1], 63.2
+INTERPUPILLARY = 63.2  # [1]
+SIZES = (
+    # points, mm, relative trust
+    ((468, 473), INTERPUPILLARY, 2.0),
+    ((168, 152), 118.05, 2.0),  # menton-sellion [1]
+    ((168, 2), 50.1, 1.0),  # subnasale-sellion [1]: 52.0, 48.2
+    ((33, 263), 89.5, 1.0),  # biocular breadth [5]: 91.2, 87.8
+    ((61, 291), 49.6, 0.5),  # lip length [1]: 51.1, 48.0
+)
 
 
 @dataclass(frozen=True)
@@ -58,25 +66,55 @@ DEPTHS = (
 
 
 def undo_perspective(face: np.ndarray, distance: float) -> np.ndarray:
-    """Sizes as seen from afar, of a shape measured in portraits from a distance, (P, 3) mm.
+    """Sizes as seen from afar, of shapes measured in portraits from a distance, (..., P, 3) mm.
 
     The plane of the outer lid corners keeps its size.
     """
     out = face.copy()
-    nearer = face[:, 2:] - face[[33, 263], 2].mean()
-    out[:, :2] *= 1 - nearer / distance
+    nearer = face[..., 2:] - face[..., [33, 263], 2].mean(-1)[..., None, None]
+    out[..., :2] *= 1 - nearer / distance
     return out
 
 
-def correct_proportions(face: np.ndarray, *, length: float = 40.0, amplitude: float = 6.0):
-    """Give a face the population's size, upright pose and profile depths.
+@dataclass(frozen=True)
+class Correction:
+    """A change of proportions, learned from a mean face and applied to any face aligned with it.
+
+    Attributes
+    ----------
+    distance : float
+        Camera distance undone first, mm.
+    scale : float
+    R : (3, 3), t : (3,)
+    displacement : (478, 3) mm, added last
+    """
+
+    distance: float
+    scale: float
+    R: np.ndarray
+    t: np.ndarray
+    displacement: np.ndarray
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Correct faces, (..., 478, 3) mm."""
+        faces = undo_perspective(faces, self.distance)
+        return self.scale * faces @ self.R.T + self.t + self.displacement
+
+
+def learn_correction(
+    face: np.ndarray, *, distance: float, length: float = 40.0, amplitude: float = 6.0
+) -> Correction:
+    """Find what gives a mean face the population's size, upright pose and profile depths.
 
     Depths are changed by the mean of a Gaussian process over the frontal plane, so that a few
-    published numbers move everything around them smoothly and no detail is lost.
+    published numbers move everything around them smoothly and no detail is lost; the eyes are
+    brought to the published interpupillary distance in the same way.
 
     Parameters
     ----------
     face : (478, 3) mm, symmetric, MediaPipe's points
+    distance : float
+        Distance that the portraits were taken from, mm.
     length : float
         Correlation length of the change, mm.
     amplitude : float
@@ -84,24 +122,35 @@ def correct_proportions(face: np.ndarray, *, length: float = 40.0, amplitude: fl
 
     Returns
     -------
-    (478, 3) mm in natural head position, origin between the outer lid corners
+    Correction
+        To natural head position, origin between the outer lid corners.
     """
-    out = face.copy()
+    seen = undo_perspective(face, distance)
+    ratio = [np.log(mm / np.linalg.norm(seen[a] - seen[b])) for (a, b), mm, _ in SIZES]
+    scale = float(np.exp(np.average(ratio, weights=[trust for *_, trust in SIZES])))
     points = np.array([p for d in DEPTHS for p in d.points])
     wanted = np.array([d.depth for d in DEPTHS for _ in d.points])
     sigma = np.array([d.sigma for d in DEPTHS for _ in d.points])
     midline = np.array([d.midline for d in DEPTHS for _ in d.points])
+    R, out = np.eye(3), scale * (seen - seen[2])
+    # Pitch: the turn that brings the midline closest to the published profile.
     for _ in range(3):
-        out *= MENTON_SELLION / np.linalg.norm(out[168] - out[152])
-        relative = out[points] - out[2]
-        # Pitch: the turn that brings the midline closest to the published profile.
-        A = np.c_[relative[midline, 1], np.ones(midline.sum())]
-        turn = np.linalg.lstsq(A, (wanted - relative[:, 2])[midline], rcond=None)[0][0]
-        out = (out - out[2]) @ so3_exp(np.array([turn, 0.0, 0.0])).T
-        missing = wanted - out[points, 2]
-        d2 = ((out[:, None, :2] - out[None, points, :2]) ** 2).sum(-1)
-        # A constant shift is free: subnasale need not be the point that stays.
-        covariance = amplitude**2 * np.exp(-d2 / 2 / length**2) + 100.0
-        K = covariance[points] + np.diag(sigma**2)
-        out[:, 2] += covariance @ np.linalg.solve(K, missing)
-    return out - out[[33, 263]].mean(0)
+        A = np.c_[out[points[midline], 1], np.ones(midline.sum())]
+        turn = np.linalg.lstsq(A, (wanted - out[points, 2])[midline], rcond=None)[0][0]
+        step = so3_exp(np.array([turn, 0.0, 0.0]))
+        R, out = step @ R, out @ step.T
+    displacement = np.zeros_like(out)
+    d2 = ((out[:, None, :2] - out[None, points, :2]) ** 2).sum(-1)
+    # A constant shift is free: subnasale need not be the point that stays.
+    # Most of a change is broad; a little of it may be as narrow as the base of the nose.
+    covariance = 100.0 + amplitude**2 * (
+        np.exp(-d2 / 2 / length**2) + 0.15 * np.exp(-d2 / 2 / (0.35 * length) ** 2)
+    )
+    K = covariance[points] + np.diag(sigma**2)
+    displacement[:, 2] = covariance @ np.linalg.solve(K, wanted - out[points, 2])
+    for pupil, side in ((468, -1.0), (473, 1.0)):
+        missing = side * INTERPUPILLARY / 2 - out[pupil, 0]
+        near = ((out[:, :2] - out[pupil, :2]) ** 2).sum(1)
+        displacement[:, 0] += missing * np.exp(-near / 2 / 22.0**2)
+    origin = (out + displacement)[[33, 263]].mean(0)
+    return Correction(distance, scale, R, -scale * R @ seen[2] - origin, displacement)

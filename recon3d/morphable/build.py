@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon3d.geometry import interpolating_control, procrustes_mean, subdivide, umeyama
-from recon3d.morphable.anthropometry import correct_proportions, undo_perspective
+from recon3d.geometry import interpolating_control, procrustes_mean, so3_log, subdivide, umeyama
+from recon3d.morphable.anthropometry import Correction, learn_correction
 from recon3d.morphable.embedding import embedding_of_vertices
-from recon3d.morphable.expressions import ARKIT, designed_fields
+from recon3d.morphable.expressions import designed_fields, lips_meet
 from recon3d.morphable.fields import FieldSpreader, reflect, symmetrise
 from recon3d.morphable.head import LIP_GAP, complete_head
 from recon3d.morphable.parameterisation import convex_embedding, midpoint_map, overlap_count
@@ -21,10 +21,13 @@ from recon3d.morphable.photos import (
     measure_photos,
     save_landmarks,
 )
+from recon3d.morphable.quality import held_out_figures, intersecting_triangles
 from recon3d.morphable.topology import (
     IBUG68,
     INNER_LIP_LOWER,
     INNER_LIP_UPPER,
+    LID_RIGHT,
+    LIP_CORNERS,
     N_FACE,
     boundary_loops,
     control_mesh,
@@ -32,11 +35,35 @@ from recon3d.morphable.topology import (
 )
 from recon3d.types import FaceModel
 
-RIGID = (
-    [9, 8, 168, 6, 197, 195, 151, 10, 107, 336, 66, 296, 69, 299, 104, 333, 54, 284, 21, 251]
-    + [162, 389, 127, 356, 33, 133, 263, 362, 116, 345, 123, 352, 234, 454, 93, 323, 2, 4, 5]
-)
+RIGID = [
+    9,
+    8,
+    168,
+    6,
+    197,
+    195,
+    151,
+    10,
+    107,
+    336,
+    66,
+    296,
+    69,
+    299,
+    104,
+    333,
+    54,
+    284,
+    21,
+    251,
+] + [162, 389, 127, 356, 33, 133, 263, 362, 116, 345, 123, 352, 234, 454, 93, 323, 2, 4, 5]
 """Landmarks that expression moves little: shapes are aligned by them."""
+
+
+MIN_SCORE = 0.15
+"""An expression is learned if one photo in twenty shows at least this much of it."""
+MAX_CHANGE = 0.6
+"""Most that photos may change a field, relative to its largest designed displacement."""
 
 
 class BuildSettings(BaseModel):
@@ -44,8 +71,11 @@ class BuildSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    identity_modes: int = Field(80, ge=1, le=300, description="Identity modes kept.")
+    identity_modes: int = Field(100, ge=1, le=300, description="Identity modes kept.")
     levels: int = Field(2, ge=0, le=3, description="Loop subdivision steps of the control mesh.")
+    oval_tension: float = Field(
+        0.5, ge=0, le=1, description="1 passes exactly through the face oval, 0 rounds it."
+    )
     crops: int = Field(6, ge=2, le=32, description="Moved and mirrored crops per photo.")
     seed: int = Field(0, description="Seed of the crops.")
     portrait_distance: float = Field(
@@ -54,6 +84,15 @@ class BuildSettings(BaseModel):
     ridge: float = Field(
         8.0, gt=0, description="Ridge of the regression of landmarks on blendshape scores."
     )
+    grain: float = Field(8.0, gt=0, description="Finest detail of an identity mode, mm.")
+    wobble: float = Field(
+        0.5, ge=0, description="Share of a landmark's residual that is its own, not its region's."
+    )
+    prior_mm: float = Field(
+        0.4, ge=0, description="Standard deviation of the smooth prior added to the modes, mm."
+    )
+    prior_length: float = Field(25.0, gt=0, description="Its correlation length, mm.")
+    prior_asymmetry: float = Field(0.4, ge=0, description="Its one-sided share.")
     bundle: Path | None = Field(
         None, description="MediaPipe's face_landmarker.task, for the blendshape scores."
     )
@@ -88,18 +127,21 @@ def build_model(
     """
     settings = settings or BuildSettings()
     landmarks = _landmarks(photos, settings, progress)
-    control, identity, expression, figures = learn_control(landmarks, settings)
+    control, identity, expression, correction, figures = learn_control(landmarks, settings)
     model = assemble(control, identity, expression, settings)
     report = {"photos": len(landmarks.names), **figures, **describe(model)}
+    report |= held_out_figures(model, landmarks, correction)
     return model, report
 
 
 def _landmarks(photos, settings, progress) -> PhotoLandmarks:
     if settings.cache and settings.cache.exists():
         return load_landmarks(settings.cache)
+
     def tick(name, done):
         if progress:
             progress(done)
+
     found = measure_photos(
         photos, crops=settings.crops, seed=settings.seed, bundle=settings.bundle, progress=tick
     )
@@ -121,53 +163,154 @@ def aligned_shapes(points: np.ndarray, reference: np.ndarray | None = None):
     -------
     shapes : (N, 478, 3) mm
     reference : (478, 3) mm, symmetric
+    turns : (N, 3, 3) rotations that were applied
     """
     mirror = landmark_mirror()
     shapes = points * [1.0, -1.0, -1.0]
     if reference is None:
         mean, _ = procrustes_mean(shapes[:, RIGID], iterations=6)
         for _ in range(3):
-            moved = _align(shapes, mean, RIGID)
+            moved, _ = _align(shapes, mean, RIGID)
             full = symmetrise(moved.mean(0), mirror)
             full *= 63.0 / np.linalg.norm(full[468] - full[473])
             full -= full[[33, 263]].mean(0)
             mean = full[RIGID]
         reference = full
-    return _align(shapes, reference[RIGID], RIGID), reference
+    moved, turns = _align(shapes, reference[RIGID], RIGID)
+    return moved, reference, turns
 
 
 def _align(shapes, target, points):
-    out = np.empty_like(shapes)
+    moved, turns = np.empty_like(shapes), np.empty((len(shapes), 3, 3))
     for n, x in enumerate(shapes):
-        s, R, t = umeyama(x[points], target)
-        out[n] = s * x @ R.T + t
-    return out
+        s, turns[n], t = umeyama(x[points], target)
+        moved[n] = s * x @ turns[n].T + t
+    return moved, turns
 
 
-def learn_control(landmarks: PhotoLandmarks, settings: BuildSettings):
+def learn_control(
+    landmarks: PhotoLandmarks, settings: BuildSettings
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], Correction, dict]:
     """Mean, identity modes and expression fields on the control mesh.
 
     Returns
     -------
-    mean : (V, 3), identity : (I, V, 3), expression : dict of name to (V, 3), figures : dict
+    mean : (V, 3), identity : (I, V, 3), expression : dict of name to (V, 3)
+    correction : Correction
+        Brings aligned landmark meshes into the model's frame.
+    figures : dict
     """
-    mesh = control_mesh()
     mirror = landmark_mirror()
     train = landmarks.split == "train"
-    shapes, reference = aligned_shapes(landmarks.points[train])
+    shapes, _, turns = aligned_shapes(landmarks.points[train])
     both = np.concatenate([shapes, reflect(shapes, mirror)])
-    neutral, fields = _expression_regression(both, landmarks, train, settings.ridge)
-    face = symmetrise(neutral, mirror)
-    face = close_mouth(face)
-    face = correct_proportions(undo_perspective(face, settings.portrait_distance))
-    mean = complete_head(face)
-
-    scale = 1.0
-    residual = both - neutral - np.tensordot(_scores(landmarks, train), fields, 1)
-    modes = _identity_modes(residual * scale, mean, settings.identity_modes)
-    expression = designed_fields(mean)
+    neutral = _neutral(both, landmarks, train, settings.ridge)
+    # Mean, modes and fields live in one frame: that of the corrected proportions.
+    correction = learn_correction(
+        close_mouth(symmetrise(neutral, mirror)), distance=settings.portrait_distance
+    )
+    both = correction(both)
+    scores = _scores(landmarks, train)
+    neutral = _neutral(both, landmarks, train, settings.ridge)
+    mean = complete_head(close_mouth(symmetrise(neutral, mirror)))
+    design = designed_fields(mean)
+    expression, learned = learn_expressions(both, neutral, scores, landmarks, design, mean)
+    residual = both - neutral
+    residual[:, :N_FACE] -= np.tensordot(scores, learned, 1)
+    modes = _identity_modes(residual - _posture(residual, turns), mean, settings)
     figures = {"training photos": int(train.sum())}
-    return mean, modes, expression, figures
+    if len(learned):
+        figures["expression, share of photos' variance explained"] = round(
+            1 - float(((residual[:, :N_FACE]) ** 2).sum() / ((both - both.mean(0)) ** 2).sum()), 3
+        )
+    return mean, modes, expression, correction, figures
+
+
+def learn_expressions(both, neutral, scores, landmarks, design, mean):
+    """Expression fields between design and data.
+
+    Each field has the design as its prior mean; what it may change is half of what moves nearby in
+    the design, so that a field keeps to its region and a rare expression to its design. The photos'
+    residuals about the neutral mean then say the rest (Bayesian linear regression, landmark by
+    landmark).
+
+    Parameters
+    ----------
+    both : (N, 478, 3) mm, training shapes and their mirror images
+    neutral : (478, 3) mm
+    scores : (N, S) blendshape scores
+    landmarks : PhotoLandmarks
+        For the names of the scores.
+    design : dict of name to (V, 3) mm
+    mean : (V, 3) mm, control mesh
+
+    Returns
+    -------
+    fields : dict of name to (V, 3) mm
+    learned : (S, 468, 3) mm, in the order of the scores
+    """
+    if not scores.shape[1]:
+        return design, np.zeros((0, N_FACE, 3))
+    mesh = control_mesh()
+    face = mean[:N_FACE]
+    d2 = ((face[:, None] - face[None]) ** 2).sum(-1)
+    near = np.exp(-d2 / 2 / 10.0**2)
+    near /= near.sum(1, keepdims=True)
+    names = landmarks.score_names
+    prior = np.stack([design[n][:N_FACE] if n in design else np.zeros((N_FACE, 3)) for n in names])
+    reach = 0.5 * np.einsum("pq,sq->sp", near, np.linalg.norm(prior, axis=-1)) + 0.01
+    target = (both - neutral)[:, :N_FACE]
+    # Too few photos show the others: they keep their design.
+    shown = np.quantile(scores, 0.95, axis=0) >= MIN_SCORE
+    reach[~shown] = 1e-3
+    noise = float(np.var(target - np.tensordot(scores, prior, 1)))
+    A = scores.T @ scores / noise
+    b = np.einsum("ns,npd->psd", scores, target) / noise
+    precision = 1 / reach.T**2  # (P, S)
+    left = A + precision[:, :, None] * np.eye(len(names))
+    learned = np.linalg.solve(left, b + precision[..., None] * prior.transpose(1, 0, 2))
+    learned = learned.transpose(1, 0, 2)
+    # Scores saturate: a slope taken among faint expressions must not be drawn out to full ones.
+    most = [np.linalg.norm(x, axis=-1).max(1)[:, None, None] for x in (prior, learned - prior)]
+    room = np.where(most[0] > 0, MAX_CHANGE * most[0], np.inf)
+    learned = prior + (learned - prior) * np.minimum(1.0, room / np.maximum(most[1], 1e-9))
+    spreader = FieldSpreader(mean, mesh.triangles, stiffness=0.004)
+    fixed = np.r_[np.arange(N_FACE), np.concatenate(mesh.rings[1:])]
+    change = np.zeros((len(fixed), len(names), 3))
+    change[:N_FACE] = (learned - prior).transpose(1, 0, 2)
+    spread = spreader.spread(fixed, change.reshape(len(fixed), -1))
+    spread = spread.reshape(mesh.n_vertices, len(names), 3)
+    fields = dict(design)
+    for j, name in enumerate(names):
+        if name in design:
+            fields[name] = design[name] + spread[:, j]
+    fields["mouthClose"] = lips_meet(mean, fields["jawOpen"], spreader)
+    # Equal by construction up to rounding; exact from here on.
+    for name in list(fields):
+        other = name.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
+        both_sides = (fields[name] + reflect(fields[other], mesh.mirror)) / 2
+        fields[name], fields[other] = both_sides, reflect(both_sides, mesh.mirror)
+    return fields, learned
+
+
+def _posture(residual, turns) -> np.ndarray:
+    """What residuals owe to the turn of the head: the landmarker bends turned faces.
+
+    Parameters
+    ----------
+    residual : (2N, 478, 3), photos and their mirror images
+    turns : (N, 3, 3) rotations that brought the photos' meshes to the reference
+
+    Returns
+    -------
+    (2N, 478, 3), the part that a quadratic in pitch and yaw explains
+    """
+    pitch, yaw, _ = so3_log(turns).T
+    pitch, yaw = np.r_[pitch, pitch], np.r_[yaw, -yaw]
+    A = np.stack([pitch, yaw, pitch**2, yaw**2, pitch * yaw], 1)
+    A -= A.mean(0)
+    flat = residual.reshape(len(residual), -1)
+    return (A @ np.linalg.lstsq(A, flat, rcond=None)[0]).reshape(residual.shape)
 
 
 def _scores(landmarks: PhotoLandmarks, train) -> np.ndarray:
@@ -176,22 +319,20 @@ def _scores(landmarks: PhotoLandmarks, train) -> np.ndarray:
         return np.zeros((2 * int(train.sum()), 0))
     scores = landmarks.scores[train]
     names = landmarks.score_names
-    swapped = [
-        n.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for n in names
-    ]
+    swapped = [n.replace("Left", "#").replace("Right", "Left").replace("#", "Right") for n in names]
     order = [names.index(n) if n in names else i for i, n in enumerate(swapped)]
     return np.concatenate([scores, scores[:, order]])
 
 
-def _expression_regression(both, landmarks, train, ridge):
+def _neutral(both, landmarks, train, ridge) -> np.ndarray:
+    """The shape at which all blendshape scores are zero, by ridge regression, (478, 3)."""
     scores = _scores(landmarks, train)
     if not scores.shape[1]:
-        return both.mean(0), np.zeros((0, *both.shape[1:]))
+        return both.mean(0)
     A = np.c_[scores, np.ones(len(scores))]
     penalty = np.diag(np.r_[np.full(scores.shape[1], ridge), 1e-6])
     flat = np.linalg.solve(A.T @ A + penalty, A.T @ both.reshape(len(both), -1))
-    fields = flat[:-1].reshape(-1, *both.shape[1:])
-    return flat[-1].reshape(both.shape[1:]), fields
+    return flat[-1].reshape(both.shape[1:])
 
 
 def close_mouth(face: np.ndarray) -> np.ndarray:
@@ -218,30 +359,69 @@ def close_mouth(face: np.ndarray) -> np.ndarray:
     return out
 
 
-def _identity_modes(residual, mean, count):
-    """PCA of face residuals, smoothed by a Gaussian-process prior, spread over the head."""
+def _identity_modes(residual, mean, settings: BuildSettings):
+    """Principal modes of face residuals under a smooth prior, spread over the head.
+
+    The covariance is the sample's, with what landmarks wobble on their own taken out, plus a
+    Gaussian process that allows smooth shapes which the sample does not hold [1]_; half of it
+    symmetric, a tenth of that one-sided.
+
+    References
+    ----------
+    .. [1] M. Luethi et al., Gaussian process morphable models, IEEE TPAMI 40(8), 2018.
+    """
     mesh = control_mesh()
-    mirror = mesh.mirror
-    flat = residual[:, :N_FACE].reshape(len(residual), -1)
+    landmark = landmark_mirror()[:N_FACE]
+    place = mean[:N_FACE]
+    d2 = ((place[:, None] - place[None]) ** 2).sum(-1)
+    # Landmarks wobble one by one; skin does not: the smooth part of each residual is kept.
+    k = np.exp(-d2 / 2 / settings.grain**2)
+    smooth = k @ np.linalg.inv(k + settings.wobble**2 * np.eye(N_FACE))
+    flat = np.einsum("pq,nqd->npd", smooth, residual[:, :N_FACE])
     flat = flat - flat.mean(0)
-    _, S, Vt = np.linalg.svd(flat, full_matrices=False)
-    count = min(count, len(S))
-    modes = (Vt[:count] * (S[:count, None] / np.sqrt(len(flat)))).reshape(count, N_FACE, 3)
-    # Data that is closed under reflection has modes that are even or odd; say so exactly.
-    out = np.zeros((count, mesh.n_vertices, 3))
+    side = np.array([-1.0, 1.0, 1.0])
+    even = (flat + flat[:, landmark] * side) / 2
+    odd = (flat - flat[:, landmark] * side) / 2
+    prior = settings.prior_mm**2 * np.exp(-d2 / 2 / settings.prior_length**2)
+    found = []
+    for parity, part, share in ((1.0, even, 1.0), (-1.0, odd, settings.prior_asymmetry**2)):
+        x = part.reshape(len(part), -1)
+        C = x.T @ x / len(x)
+        for axis in range(3):
+            mirrored = parity * side[axis] * prior[:, landmark]
+            C[axis::3, axis::3] += share * (prior + mirrored) / 2
+        value, vector = np.linalg.eigh(C)
+        found += [
+            (value[j], parity, vector[:, j].reshape(N_FACE, 3) * np.sqrt(max(value[j], 0.0)))
+            for j in np.argsort(-value)[: settings.identity_modes]
+        ]
+    found.sort(key=lambda item: -item[0])
+    found = found[: settings.identity_modes]
+
     spreader = FieldSpreader(mean, mesh.triangles, stiffness=0.0005)
-    ends = np.concatenate(mesh.rings[-2:])
-    fixed = np.r_[np.arange(N_FACE), ends]
-    landmark = landmark_mirror()
-    values = np.zeros((len(fixed), 3 * count))
-    parity = np.empty(count)
-    for k, mode in enumerate(modes):
-        mirrored = reflect(np.r_[mode, np.zeros((10, 3))], landmark)[:N_FACE]
-        parity[k] = np.sign((mode * mirrored).sum()) or 1.0
-        values[:N_FACE, 3 * k : 3 * k + 3] = (mode + parity[k] * mirrored) / 2
-    spread = spreader.spread(fixed, values).reshape(mesh.n_vertices, count, 3).transpose(1, 0, 2)
-    for k in range(count):
-        out[k] = (spread[k] + parity[k] * reflect(spread[k], mirror)) / 2
+    fixed = np.r_[np.arange(N_FACE), np.concatenate(mesh.rings[-2:])]
+    values = np.zeros((len(fixed), 3 * len(found)))
+    for j, (_, _, mode) in enumerate(found):
+        values[:N_FACE, 3 * j : 3 * j + 3] = mode
+    spread = spreader.spread(fixed, values).reshape(mesh.n_vertices, -1, 3).transpose(1, 0, 2)
+    modes = np.empty_like(spread)
+    for j, (_, parity, _) in enumerate(found):
+        mode = _eyes_follow_lids(spread[j])
+        modes[j] = (mode + parity * reflect(mode, mesh.mirror)) / 2
+    return modes
+
+
+def _eyes_follow_lids(field: np.ndarray) -> np.ndarray:
+    """Move each eye's patch like its lids, so that people differ and gaze does not."""
+    mesh = control_mesh()
+    out = field.copy()
+    for lids, patch in (
+        (np.array(LID_RIGHT), np.r_[468:473, mesh.eye_middle[0]]),
+        (mesh.mirror[list(LID_RIGHT)], np.r_[473:478, mesh.eye_middle[1]]),
+    ):
+        whole = field[lids].mean(0)
+        out[patch] = whole
+        out[patch[5:]] = (field[lids[::2]] + whole) / 2
     return out
 
 
@@ -255,9 +435,13 @@ def assemble(
     mesh = control_mesh()
     n = mesh.n_vertices
     S, triangles = subdivide(mesh.triangles, n, settings.levels)
-    # The face passes through its landmarks; the shell takes its points as control points.
+    # The skin passes through its landmarks; eyes, mouth and shell take their points as control
+    # points, since a surface forced through both sides of a fold overshoots.
     weight = np.ones(n)
     weight[np.concatenate(mesh.rings)] = 0.0
+    weight[mesh.oval] = settings.oval_tension
+    weight[[*LIP_CORNERS, *INNER_LIP_UPPER, *INNER_LIP_LOWER]] = 0.5
+    weight[np.r_[468:478, mesh.eye_middle.ravel(), mesh.mouth_middle]] = 0.0
 
     def refine(x):
         return S @ interpolating_control(S, x, weight=weight)
@@ -408,5 +592,6 @@ def describe(model: FaceModel) -> dict:
         "identity modes": len(model.identity),
         "expressions": len(model.expression_names),
         "asymmetry of the mean, mm": float(np.abs(flipped - model.mean).max()),
+        "intersecting triangles of the mean": intersecting_triangles(model.mean, model.triangles),
         "texture": overlap_count(model.uv, model.triangles_uv),
     }

@@ -19,16 +19,18 @@ from recon3d.morphable.topology import (
 )
 
 ARKIT = (
-    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff "
-    "cheekSquintLeft cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight "
-    "eyeLookInLeft eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight "
-    "eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft jawOpen jawRight "
-    "mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel "
-    "mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker "
-    "mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft "
-    "mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight "
-    "noseSneerLeft noseSneerRight tongueOut"
-).split()
+    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
+    "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight",
+    "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft",
+    "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight",
+    "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight", "mouthClose",
+    "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight",
+    "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+    "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft",
+    "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft",
+    "noseSneerRight", "tongueOut",
+)  # fmt: skip
 
 UPPER_LID = (246, 161, 160, 159, 158, 157, 173)
 LOWER_LID = (7, 163, 144, 145, 153, 154, 155)
@@ -103,32 +105,44 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
 
     # Brows: frontalis, corrugator.
     right["browDown"] = (
-        new().move(BROW_INNER, [2.6, -5.0, 1.0]).move(BROW_MIDDLE, [1.2, -4.0, 0.6])
-        .move(BROW_OUTER, [0.2, -1.4, 0]).move(LID_FOLD, [0.2, -1.6, 0.2], bell)
-        .hold(UPPER_LID).hold(brow).hold(everything_below_eyes).spread()
+        new()
+        .move(BROW_INNER, [2.6, -5.0, 1.0])
+        .move(BROW_MIDDLE, [1.2, -4.0, 0.6])
+        .move(BROW_OUTER, [0.2, -1.4, 0])
+        .move(LID_FOLD, [0.2, -1.6, 0.2], bell)
+        .hold(UPPER_LID)
+        .hold(brow)
+        .hold(everything_below_eyes)
+        .spread()
     )
     inner = (
-        new().move(BROW_INNER, [0, 7.0, 0.2]).move(BROW_MIDDLE, [0, 4.2, 0])
-        .move(BROW_OUTER, [0, 0.8, 0]).both()
+        new()
+        .move(BROW_INNER, [0, 7.0, 0.2])
+        .move(BROW_MIDDLE, [0, 4.2, 0])
+        .move(BROW_OUTER, [0, 0.8, 0])
+        .both()
     )
     inner.hold(UPPER_LID).hold(mirror[list(UPPER_LID)]).hold([168, 6, 197])
     inner.hold(set(brow) & set(mirror[brow])).hold(everything_below_eyes)
     whole["browInnerUp"] = inner.spread()
     right["browOuterUp"] = (
-        new().move(BROW_OUTER, [0, 5.6, 0]).move(BROW_MIDDLE, [0, 4.4, 0])
-        .move(BROW_INNER, [0, 1.0, 0]).hold(UPPER_LID).hold(brow).hold(everything_below_eyes)
+        new()
+        .move(BROW_OUTER, [0, 5.6, 0])
+        .move(BROW_MIDDLE, [0, 4.4, 0])
+        .move(BROW_INNER, [0, 1.0, 0])
+        .hold(UPPER_LID)
+        .hold(brow)
+        .hold(everything_below_eyes)
         .spread()
     )
 
     # Lids and gaze.
-    centre, radius = eyeball(P[:478])
+    centre, _ = eyeball(P[:478])
     x_low = P[list(LID_CORNERS[:1] + LOWER_LID + LID_CORNERS[1:])]
     order = np.argsort(x_low[:, 0])
 
     def low_line(x):
-        return np.stack(
-            [np.interp(x, x_low[order, 0], x_low[order, k]) for k in range(3)], -1
-        )
+        return np.stack([np.interp(x, x_low[order, 0], x_low[order, k]) for k in range(3)], -1)
 
     blink = new()
     for p in UPPER_LID:
@@ -142,13 +156,25 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
     blink.hold([])
     right["eyeBlink"] = _patch_follows(blink.spread(), P)
     right["eyeWide"] = _patch_follows(
-        new().move(UPPER_LID, [0, 1.9, -0.3], bell).move(LOWER_LID, [0, -0.7, 0], bell)
-        .move(LID_FOLD, [0, 1.0, 0], bell).hold(LID_CORNERS).hold(eyes).spread(), P
+        new()
+        .move(UPPER_LID, [0, 1.9, -0.3], bell)
+        .move(LOWER_LID, [0, -0.7, 0], bell)
+        .move(LID_FOLD, [0, 1.0, 0], bell)
+        .hold(LID_CORNERS)
+        .hold(eyes)
+        .spread(),
+        P,
     )
     right["eyeSquint"] = _patch_follows(
-        new().move(LOWER_LID, [0, 2.2, 0.2], bell).move(BELOW_LID, [0, 2.2, 0.6], bell)
-        .move(UPPER_LID, [0, -1.0, 0.1], bell).move(BAG, [0, 1.6, 0.6]).hold(LID_CORNERS)
-        .hold(eyes).spread(), P
+        new()
+        .move(LOWER_LID, [0, 2.2, 0.2], bell)
+        .move(BELOW_LID, [0, 2.2, 0.6], bell)
+        .move(UPPER_LID, [0, -1.0, 0.1], bell)
+        .move(BAG, [0, 1.6, 0.6])
+        .hold(LID_CORNERS)
+        .hold(eyes)
+        .spread(),
+        P,
     )
     iris = [468, 469, 470, 471, 472]
     for name, angle, lid_up, lid_low in (
@@ -174,6 +200,8 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
     opened = (P - axis) @ so3_exp(np.radians([16.0, 0, 0])).T + axis - P
     opened += [0, 0, 2.0]
     whole["jawOpen"] = opened * jaw[:, None]
+    # The mouth's floor gives way: the line inside lies farther back as the lips part.
+    whole["jawOpen"][mesh.mouth_middle, 2] -= 9.0 * np.sin(np.pi * (np.arange(9) + 1) / 10)
     whole["jawForward"] = jaw[:, None] * [0, -0.8, 5.0]
     whole["jawRight"] = jaw[:, None] * [-7.0, 0, 0]
     whole["jawLeft"] = jaw[:, None] * [7.0, 0, 0]
@@ -204,8 +232,11 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
     right["mouthSmile"] = smile.hold(everything_above_eyes(P)).hold([152, 4, 1, 168]).spread()
     frown = lips(new(), [-0.8, -2.6, -0.4], [-0.8, -2.6, -0.4], taper=away)
     right["mouthFrown"] = (
-        frown.move(CORNER, [-1.6, -4.6, -1.0]).move([212, 57, 43, 106], [-1.0, -3.2, -0.2])
-        .hold(not_mouth).hold([152]).spread()
+        frown.move(CORNER, [-1.6, -4.6, -1.0])
+        .move([212, 57, 43, 106], [-1.0, -3.2, -0.2])
+        .hold(not_mouth)
+        .hold([152])
+        .spread()
     )
     dimple = lips(new(), [-3.0, 0.5, -2.4], [-3.0, 0.5, -2.4], taper=away)
     right["mouthDimple"] = (
@@ -213,22 +244,31 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
     )
     stretch = lips(new(), [-4.6, -1.2, -2.6], [-4.8, -2.4, -2.6], taper=away)
     right["mouthStretch"] = (
-        stretch.move(CORNER, [-6.6, -2.8, -3.6]).move([212, 57, 43], [-4.6, -2.4, -1.6])
-        .hold(not_mouth).hold([152]).spread()
+        stretch.move(CORNER, [-6.6, -2.8, -3.6])
+        .move([212, 57, 43], [-4.6, -2.4, -1.6])
+        .hold(not_mouth)
+        .hold([152])
+        .spread()
     )
     press = lips(new(), [-0.6, -0.3, -0.9], [-0.6, 0.5, -0.9], taper=away)
-    right["mouthPress"] = (
-        press.move(CORNER, [-1.8, 0.3, -1.8]).hold(not_mouth).hold([152]).spread()
-    )
+    right["mouthPress"] = press.move(CORNER, [-1.8, 0.3, -1.8]).hold(not_mouth).hold([152]).spread()
     up = lips(new(), [-0.4, 5.0, 0.2], None, taper=np.array([0.35, 0.8, 1.0, 0.85, 0.35]))
     right["mouthUpperUp"] = (
-        up.move([206, 165, 92, 203, 129], [-0.6, 2.4, 0.4]).move(CORNER, [0, 0.8, 0])
-        .hold(_lower_lip()).hold(not_mouth).hold([152]).spread()
+        up.move([206, 165, 92, 203, 129], [-0.6, 2.4, 0.4])
+        .move(CORNER, [0, 0.8, 0])
+        .hold(_lower_lip())
+        .hold(not_mouth)
+        .hold([152])
+        .spread()
     )
     down = lips(new(), None, [-0.8, -5.2, 0.2], taper=np.array([0.35, 0.8, 1.0, 0.85, 0.35]))
     right["mouthLowerDown"] = (
-        down.move([204, 182, 106], [-0.4, -2.6, 0]).move(CORNER, [0, -0.6, 0])
-        .hold(_upper_lip()).hold(not_mouth).hold([152]).spread()
+        down.move([204, 182, 106], [-0.4, -2.6, 0])
+        .move(CORNER, [0, -0.6, 0])
+        .hold(_upper_lip())
+        .hold(not_mouth)
+        .hold([152])
+        .spread()
     )
 
     def central(design: _Design) -> np.ndarray:
@@ -265,17 +305,7 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
     whole["mouthShrugLower"] = central(shrug_low.move([18, 83, 200], [0, 3.2, 1.0]))
     shrug_up = lips(new(), [0, 3.0, 1.8], None, taper=flat).hold(_lower_lip())
     whole["mouthShrugUpper"] = central(shrug_up.move([164, 167], [0, 1.4, 0.8]))
-    # Lips meet while the jaw is open: what jawOpen did to the lips, taken back.
-    close = new()
-    opened_field = whole["jawOpen"]
-    for p in _lower_lip():
-        close.points[p] = -opened_field[p] * 0.62
-    for p in _upper_lip():
-        close.points[p] = opened_field[14] * [0, 0.36, 0.2]
-    for p in CORNER:
-        close.points[p] = -opened_field[p] * 0.4
-    close.both().hold(everything_above_mouth).hold(jaw_line).hold([199, 175])
-    whole["mouthClose"] = close.spread()
+    whole["mouthClose"] = lips_meet(P, whole["jawOpen"], spreader)
     shift = new()
     for p in {*_lower_lip(), *_upper_lip(), *CORNER, *mirror[list(CORNER)]}:
         shift.points[int(p)] = np.array([-6.0, 0.4, -0.6 + 0.02 * P[p, 0]])
@@ -285,18 +315,32 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
     # Cheeks and nose.
     puff = new().move(cheek, [-4.0, 0, 4.6]).move([214, 192, 213, 147, 123], [-4.0, 0, 2.6])
     whole["cheekPuff"] = (
-        puff.both().hold(_lower_lip()).hold(_upper_lip()).hold(everything_above_eyes(P, 14))
-        .hold([1, 4, 2, 152]).spread()
+        puff.both()
+        .hold(_lower_lip())
+        .hold(_upper_lip())
+        .hold(everything_above_eyes(P, 14))
+        .hold([1, 4, 2, 152])
+        .spread()
     )
     right["cheekSquint"] = (
-        new().move([117, 118, 101, 50, 36], [-0.2, 3.4, 1.6]).move(BAG, [0, 1.8, 0.9])
-        .hold(UPPER_LID).hold(everything_above_eyes(P, 0)).hold(_upper_lip()).hold([152, 1, 4])
+        new()
+        .move([117, 118, 101, 50, 36], [-0.2, 3.4, 1.6])
+        .move(BAG, [0, 1.8, 0.9])
+        .hold(UPPER_LID)
+        .hold(everything_above_eyes(P, 0))
+        .hold(_upper_lip())
+        .hold([152, 1, 4])
         .spread()
     )
     right["noseSneer"] = (
-        new().move([48, 64, 129, 49, 102], [-0.6, 3.4, 0.4]).move([203, 206, 36], [-0.4, 2.6, 0.6])
-        .move([188, 174, 217, 198], [0.2, 1.6, 0.4]).hold([1, 4, 2, 152])
-        .hold(_lower_lip()).hold(everything_above_eyes(P, -2)).spread()
+        new()
+        .move([48, 64, 129, 49, 102], [-0.6, 3.4, 0.4])
+        .move([203, 206, 36], [-0.4, 2.6, 0.6])
+        .move([188, 174, 217, 198], [0.2, 1.6, 0.4])
+        .hold([1, 4, 2, 152])
+        .hold(_lower_lip())
+        .hold(everything_above_eyes(P, -2))
+        .spread()
     )
     tongue = np.zeros_like(P)
     tongue[mesh.mouth_middle, 2] = np.array([0, 2, 10, 17, 19, 17, 10, 2, 0])
@@ -312,6 +356,42 @@ def designed_fields(vertices: np.ndarray) -> dict[str, np.ndarray]:
         else:
             out[name] = reflect(right[name[:-4]], mirror)
     return out
+
+
+def lips_meet(vertices: np.ndarray, jaw_open: np.ndarray, spreader: FieldSpreader) -> np.ndarray:
+    """mouthClose: what jawOpen did to the lips, taken back, so that both together close them.
+
+    Parameters
+    ----------
+    vertices : (V, 3) mm, control mesh
+    jaw_open : (V, 3) mm
+    spreader : FieldSpreader
+
+    Returns
+    -------
+    (V, 3) mm
+    """
+    mesh = control_mesh()
+    close = _Design(vertices, spreader)
+    upper, lower = list(INNER_LIP_UPPER), list(INNER_LIP_LOWER)
+    # The lower lip comes up by most of the opening, the upper one down by the rest.
+    opening = jaw_open[upper] - jaw_open[lower]
+    rows = (
+        ([183, 42, 41, 38, 12, 268, 271, 272, 407], [96, 89, 179, 86, 15, 316, 403, 319, 325]),
+        ([184, 74, 73, 72, 11, 302, 303, 304, 408], [77, 90, 180, 85, 16, 315, 404, 320, 307]),
+        ([185, 40, 39, 37, 0, 267, 269, 270, 409], [146, 91, 181, 84, 17, 314, 405, 321, 375]),
+    )
+    for up, low in ((upper, lower), *rows):
+        for k in range(9):
+            close.points[up[k]] = -0.3 * opening[k]
+            close.points[low[k]] = 0.7 * opening[k]
+    for p in CORNER:
+        for q in (p, int(mesh.mirror[p])):
+            close.points[q] = -0.25 * jaw_open[q]
+    close.points |= {int(p): -0.4 * jaw_open[p] for p in mesh.mouth_middle}
+    held = [int(i) for i in np.flatnonzero(vertices[:, 1] > -22)]
+    close.hold(held).hold([152, 377, 148, 176, 150, 136, 172, 58, 400, 379, 365, 397, 288])
+    return close.hold([199, 175]).spread()
 
 
 def everything_above_eyes(vertices: np.ndarray, below: float = 8.0) -> list[int]:
@@ -343,8 +423,9 @@ def _patch_follows(field: np.ndarray, vertices: np.ndarray) -> np.ndarray:
         x, y = vertices[p, :2]
         u = _at(vertices[up], field[up], x)
         w = _at(vertices[low], field[low], x)
-        top, bottom = np.interp(x, vertices[up, 0], vertices[up, 1]), np.interp(
-            x, vertices[low, 0], vertices[low, 1]
+        top, bottom = (
+            np.interp(x, vertices[up, 0], vertices[up, 1]),
+            np.interp(x, vertices[low, 0], vertices[low, 1]),
         )
         share = np.clip((y - bottom) / max(top - bottom, 1e-6), 0, 1)
         out[p] = share * u + (1 - share) * w

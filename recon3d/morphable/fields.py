@@ -29,8 +29,9 @@ class FieldSpreader:
         graph = graph_laplacian(triangles, len(vertices))
         # Cotangents alone are unstable on slivers; the graph term bounds them.
         L = L + 0.1 * graph
-        self._energy = (L @ diags(1 / np.maximum(mass, mass.mean() * 0.1)) @ L
-                        + stiffness * L).tocsr()
+        self._energy = (
+            L @ diags(1 / np.maximum(mass, mass.mean() * 0.1)) @ L + stiffness * L
+        ).tocsr()
         self._n = len(vertices)
 
     def spread(self, points: np.ndarray, displacement: np.ndarray) -> np.ndarray:

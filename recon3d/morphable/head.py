@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon3d.morphable.fields import FieldSpreader, symmetrise
+from recon3d.morphable.fields import symmetrise
 from recon3d.morphable.topology import (
     INNER_LIP_LOWER,
     INNER_LIP_UPPER,
@@ -19,7 +19,7 @@ HEAD_LENGTH = 192.4  # the same: 197.3 and 187.5
 EYE_TO_VERTEX = 115.0  # ANSUR 1988: ectocanthus to top of head
 NECK_RADIUS = (56.0, 59.0)  # ANSUR 1988: neck circumference 379 and 317 over 2 pi, slightly oval
 EYEBALL_RADIUS = 12.0  # Bekerman et al. 2014: axial length 22 to 24.8
-LIP_GAP = 0.5
+LIP_GAP = 0.8
 """Opening between relaxed closed lips at the neutral mean: enough for two sheets not to touch."""
 
 
@@ -41,10 +41,7 @@ def complete_head(face: np.ndarray) -> np.ndarray:
     _place_eyes(out)
     _place_mouth(out)
     _place_shell(out)
-    # The first ring follows from what lies on both sides of it, without a crease at the oval.
-    kept = np.setdiff1d(np.arange(mesh.n_vertices), mesh.rings[0])
-    spreader = FieldSpreader(out, mesh.triangles, stiffness=0.0)
-    return symmetrise(spreader.spread(kept, out[kept]), mesh.mirror)
+    return symmetrise(out, mesh.mirror)
 
 
 def eyeball(face: np.ndarray) -> tuple[np.ndarray, float]:
@@ -57,7 +54,7 @@ def eyeball(face: np.ndarray) -> tuple[np.ndarray, float]:
     x, y = lids[:, 0].mean(), lids[:, 1].mean()
     x = (x + face[468, 0]) / 2
     d2 = ((face[over, :2] - [x, y]) ** 2).sum(1)
-    z = (face[over, 2] - 0.8 - np.sqrt(EYEBALL_RADIUS**2 - np.minimum(d2, 100.0))).mean()
+    z = (face[over, 2] - 1.0 - np.sqrt(EYEBALL_RADIUS**2 - np.minimum(d2, 100.0))).mean()
     return np.array([x, y, z]), EYEBALL_RADIUS
 
 
@@ -71,15 +68,18 @@ def _place_eyes(out: np.ndarray) -> None:
         d2 = ((xy - centre[:2]) ** 2).sum(-1)
         return np.c_[xy, centre[2] + lift + np.sqrt(np.maximum(radius**2 - d2, 1.0))]
 
-    middle_xy = lids[::2, :2] * 0.62 + centre[:2] * 0.38
+    # Seen from the front, lids cover the iris above and below: its points stay well inside them.
+    iris = 4.6 * np.array([[-1, 0], [0, 0.8], [1, 0], [0, -0.8]])
+    opening = np.array([lids[4, 1] - centre[1], centre[1] - lids[12, 1]])
+    iris[[1, 3], 1] = np.minimum(np.abs(iris[[1, 3], 1]), 0.6 * opening) * [1, -1]
+    middle_xy = lids[::2, :2] * 0.82 + centre[:2] * 0.18
     middle = on_ball(middle_xy)
     # Towards the corners the ball turns away: the patch then follows the lids instead.
-    limit = lids[::2, 2] * 0.62 + (centre[2] + radius) * 0.38
-    middle[:, 2] = np.maximum(middle[:, 2], limit - 2.5)
+    limit = lids[::2, 2] * 0.82 + (centre[2] + radius) * 0.18
+    middle[:, 2] = np.clip(middle[:, 2], limit - 2.0, lids[::2, 2] - 0.3)
     out[mesh.eye_middle[0]] = middle
-    iris = centre[:2] + 4.6 * np.array([[-1, 0], [0, 0.8], [1, 0], [0, -0.8]])
-    out[[471, 470, 469, 472]] = on_ball(iris, 0.2)
-    out[468] = on_ball(centre[None, :2], 0.5)[0]
+    out[[471, 470, 469, 472]] = on_ball(centre[:2] + iris, 0.0)
+    out[468] = on_ball(centre[None, :2], 0.3)[0]
     left = mesh.mirror[np.r_[468:473, mesh.eye_middle[0]]]
     out[left] = out[np.r_[468:473, mesh.eye_middle[0]]] * [-1, 1, 1]
 
@@ -89,8 +89,9 @@ def _place_mouth(out: np.ndarray) -> None:
     upper, lower = out[list(INNER_LIP_UPPER)], out[list(INNER_LIP_LOWER)]
     width = np.linalg.norm(out[LIP_CORNERS[1]] - out[LIP_CORNERS[0]])
     across = np.abs(upper[:, 0]) / (width / 2)
-    back = 1.0 + 6.0 * np.sqrt(np.clip(1 - across**2, 0, 1))
-    out[mesh.mouth_middle] = (upper + lower) / 2 - np.c_[0 * back, 0 * back, back]
+    back = 0.8 + 1.4 * np.sqrt(np.clip(1 - across**2, 0, 1))
+    out[mesh.mouth_middle] = (upper + lower) / 2
+    out[mesh.mouth_middle, 2] -= back
 
 
 def _place_shell(out: np.ndarray) -> None:
@@ -114,6 +115,16 @@ def _place_shell(out: np.ndarray) -> None:
     reach0 = _reach(inside, centre0, np.pi / 2, phi0)
     place0 = _section(centre0, np.pi / 2, phi0, reach0)
     miss = oval - place0
+    last = _reach(inside, centre1, np.radians(176), phi1)
+    bottom = _section(centre1, np.radians(176), phi1, last)
+    corner = np.stack(
+        [
+            (0.92 * oval[:, 0] + bottom[:, 0]) / 2,
+            oval[:, 1] - 5.0 - 8.0 * np.sin(phi0) ** 2,
+            0.35 * oval[:, 2] + 0.65 * bottom[:, 2],
+        ],
+        1,
+    )
     for number, ring in enumerate(mesh.rings[1:]):
         s = (number + 1) / (len(mesh.rings) - 1)
         phi = phi0 + (phi1 - phi0) * s
@@ -121,10 +132,23 @@ def _place_shell(out: np.ndarray) -> None:
         bend = np.array([0.0, 12.0, 0.0]) * np.sin(np.pi * s)
         centre = centre0 + (centre1 - centre0) * s**1.3 + bend
         reach = _reach(inside, centre, theta, phi)
-        place = _section(centre, theta, phi, reach) + miss * np.exp(-((s / 0.22) ** 2))
+        fade = np.exp(-((s / 0.22) ** 2))
+        over = _section(centre, theta, phi, reach) + miss * fade
+        # Below, a ring goes from the jaw by its underside to the neck: an arc of its own.
+        under = (1 - s) ** 2 * oval + 2 * s * (1 - s) * corner + s**2 * bottom
+        low = np.clip((0.65 - np.cos(phi0)) / 0.8, 0, 1)[:, None]
+        low = low**2 * (3 - 2 * low)
+        place = low * under + (1 - low) * over
         out[ring] = place[::2]
         if number == 0:
-            out[mesh.rings[0]] = oval + 0.25 * (place - oval)
+            # The first ring leaves the oval in the direction in which the face arrives there.
+            arriving = oval - out[:478][_inner_neighbours(mesh)]
+            far = np.linalg.norm(place - oval, axis=1, keepdims=True)
+            arriving *= far / np.maximum(np.linalg.norm(arriving, axis=1, keepdims=True), 1e-6)
+            u = 0.3
+            out[mesh.rings[0]] = (
+                oval + u * (place - oval) + u * (1 - u) ** 2 * 0.6 * (arriving - (place - oval))
+            )
 
 
 def _head_body(eyes: np.ndarray, front: float):
@@ -173,3 +197,10 @@ def _reach(inside, centre, theta, phi) -> np.ndarray:
     a, b = value[last, column], value[last + 1, column]
     step = np.where(b > a, -a / np.where(b > a, b - a, 1), 0).clip(0, 1)
     return radii[last] + step * (radii[1] - radii[0])
+
+
+def _inner_neighbours(mesh) -> np.ndarray:
+    """For each point of the face oval, a landmark about 15 mm further in, (36,)."""
+    right = [151, 108, 69, 104, 68, 71, 139, 34, 227, 137, 177, 215, 138, 135, 169, 170, 140, 171]
+    points = [*right, 175]
+    return np.array(points + [int(mesh.mirror[p]) for p in right[:0:-1]])

@@ -89,9 +89,7 @@ def convex_embedding(
         if cost > best_cost:
             break
         best, best_cost = out.copy(), cost
-        W = W @ diags(1 / np.maximum(sigma / np.median(sigma[used]), 1e-3)) if False else (
-            W @ diags(np.clip(sigma / np.median(sigma[inner]), 0.05, 20.0) ** 0.5)
-        )
+        W = W @ diags(np.clip(sigma / np.median(sigma[inner]), 0.05, 20.0) ** 0.5)
     return best
 
 

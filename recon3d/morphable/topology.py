@@ -50,9 +50,7 @@ def face_triangles() -> np.ndarray:
     cycles = {tuple(sorted((a, b, c))) for a, b in edges for c in near[a] & near[b]}
     # A three-cycle whose every edge has a third common neighbour surrounds a vertex of valence 3.
     crowded = {tuple(sorted((a, b))) for a, b in edges if len(near[a] & near[b]) > 2}
-    faces = [
-        c for c in sorted(cycles) if not {(c[0], c[1]), (c[1], c[2]), (c[0], c[2])} <= crowded
-    ]
+    faces = [c for c in sorted(cycles) if not {(c[0], c[1]), (c[1], c[2]), (c[0], c[2])} <= crowded]
     # A boundary edge is listed once, in the sense of its one triangle; the rest follow from it.
     by_edge: dict[tuple[int, int], list[int]] = {}
     for number, (a, b, c) in enumerate(faces):
