@@ -27,7 +27,7 @@ from recon3d.fitting.photometric import (
 )
 from recon3d.fitting.settings import DenseSettings
 from recon3d.fitting.visibility import surface_points
-from recon3d.geometry import head_angles, project, so3_exp
+from recon3d.geometry import head_angles, project, so3_exp, vertex_normals
 from recon3d.types import FaceFit, FaceTrack
 
 POSE = 6
@@ -127,11 +127,11 @@ class Alignment:
 
     # -- looking ---------------------------------------------------------------------------
 
-    def vertices(self, scene: Scene, view: int) -> np.ndarray:
-        """(V, 3) of one view in model axes."""
+    def shift(self, scene: Scene) -> np.ndarray | float:
+        """(V, 3) by which the shape differs from the fit's."""
         if self.G == 0 or not scene.shape.any():
-            return self.posed[view]
-        return self.posed[view] + np.tensordot(scene.shape, self.basis, 1)
+            return 0.0
+        return np.tensordot(scene.shape.astype(np.float32), self.basis, 1)
 
     def look(self, scene: Scene, blur_mm: float, views: np.ndarray) -> Look:
         """Visibility and light directions of all samples at a state."""
@@ -141,12 +141,13 @@ class Alignment:
         sigma = np.maximum(blur_mm * self.scale, self.settings.blur_px)
         independent = np.zeros(N)
         triangles = self.fit.model.triangles
+        shift = self.shift(scene)
         for n in np.flatnonzero(views):
             if self.pictures.luminance[n] is None:
                 continue
             margin = 1.5 * sigma[n] / self.scale[n]
             cosine, normal, _ = visible_samples(
-                self.vertices(scene, n),
+                self.posed[n] + shift,
                 triangles,
                 self.samples.index,
                 self.fit.K[n],
@@ -167,10 +168,19 @@ class Alignment:
         return Look(weight, basis, sigma, independent)
 
     def read(
-        self, scene: Scene, view: int, look: Look, picture, *, derivatives: bool = True
+        self,
+        scene: Scene,
+        view: int,
+        look: Look,
+        picture,
+        *,
+        derivatives: bool = True,
+        shape: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values (M,), Jacobian (M, 6 + 9 + G) of the residual and weights (M,) of one view."""
-        points = self.vertices(scene, view)[self.samples.index]
+        points = self.posed[view][self.samples.index]
+        if self.G:
+            points = points + self._directions @ scene.shape.astype(np.float32)
         Y = points @ scene.R[view].T
         c = scene.R[view] @ self.middle
         X = Y + scene.t[view]
@@ -183,12 +193,13 @@ class Alignment:
         g = np.empty((self.M, 3), np.float32)
         g[:, :2] = v[:, 1:] * (f / X[:, 2:])
         g[:, 2] = -(g[:, :2] * X[:, :2]).sum(1) / X[:, 2]
-        J = np.empty((self.M, POSE + LIGHT + self.G), np.float32)
+        G = self.G if shape else 0
+        J = np.empty((self.M, POSE + LIGHT + G), np.float32)
         J[:, :3] = np.cross(Y - c, g)
         J[:, 3:5] = g[:, :2]
         J[:, 5] = g @ (c + scene.t[view])
         J[:, POSE : POSE + LIGHT] = -look.harmonics[view]
-        if self.G:
+        if shape:
             by_point = (g @ scene.R[view].astype(np.float32))[:, None, :]
             J[:, POSE + LIGHT :] = (by_point @ self._directions)[:, 0]
         return v[:, 0], J, weight
@@ -229,10 +240,12 @@ class Alignment:
         *,
         keep: np.ndarray,
         pose: bool = True,
+        move_shape: bool = True,
         state: dict,
     ) -> Scene:
         """One Gauss-Newton step; ``keep`` (M,) are the samples looked at."""
-        N, M, G, s = self.N, self.M, self.G, self.settings
+        N, M, s = self.N, self.M, self.settings
+        G = self.G if pose and move_shape else 0
         robust = state.setdefault("robust", np.ones((N, M), np.float32))
         r, w, _ = self.residuals(scene, look, pictures, robust)
         w = w * keep
@@ -253,7 +266,7 @@ class Alignment:
         for n, picture in enumerate(pictures):
             if picture is None:
                 continue
-            _, J, _ = self.read(scene, n, look, picture)
+            _, J, _ = self.read(scene, n, look, picture, shape=G > 0)
             J = J[:, first:]
             q = k[n][:, None] * J
             own = slice(n * P, (n + 1) * P)
@@ -284,7 +297,7 @@ class Alignment:
         y = x[: N * P].reshape(N, P)
         light = scene.light + y[:, POSE - first :]
         if not pose:
-            return replace(scene, light=light, shape=scene.shape + x[N * P :])
+            return replace(scene, light=light)
         move = y[:, :POSE].copy()
         # a linear model of the picture holds for about a blur's width
         reach = 1.5 * look.sigma / self.scale
@@ -300,7 +313,7 @@ class Alignment:
             t=new_c - R @ self.middle,
             change=scene.change + move,
             light=light,
-            shape=scene.shape + np.clip(x[N * P :], -1.0, 1.0),
+            shape=scene.shape + np.clip(x[N * P :], -1.0, 1.0) if G else scene.shape,
         )
 
     def start(self) -> Scene:
@@ -324,17 +337,36 @@ class Alignment:
         views: np.ndarray,
         keep: np.ndarray,
         tick: Callable[[], None],
+        *,
+        state: dict | None = None,
+        move_shape: bool = True,
     ) -> Scene:
-        """Steps from coarse to fine; visibility is looked up twice at each blur."""
+        """Steps from coarse to fine; visibility is looked up twice at each blur.
+
+        ``state``, where given, receives robust weights, noise and the last normal matrix.
+        """
+        state = {} if state is None else state
         for blur in blurs_mm:
-            state: dict = {}
+            state.clear()
             for k in range(self.settings.iterations):
                 if k in (0, 2):
                     look = self.look(scene, blur, views)
                     pictures = self.blurred(look, views)
-                scene = self.step(scene, look, pictures, keep=keep, state=state)
+                scene = self.step(
+                    scene, look, pictures, keep=keep, state=state, move_shape=move_shape
+                )
                 tick()
         return scene
+
+    def settled(
+        self, scene: Scene, views: np.ndarray, train: np.ndarray, test_views: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """`held_out` in some views after poses have settled on all of them, the shape held."""
+        scene = self.run(
+            scene, self.settings.blur_mm[-1:], views, train, lambda: None, move_shape=False
+        )
+        r, agreement = self.held_out(scene, views, 1 - train, train)
+        return np.where(test_views[:, None], r, np.nan), agreement
 
     def held_out(
         self, scene: Scene, views: np.ndarray, test: np.ndarray, train: np.ndarray
@@ -498,7 +530,108 @@ def refine_fit(
         info["reason"] = "held-out skin is not explained better than by the landmarks"
         return done(fit)
     info["pose"] = True
-    return done(_with_pose(fit, after))
+    if not settings.shape:
+        return done(_with_pose(fit, after))
+
+    # shape, from four fifths of the views
+    basis = shape_basis_of(fit, settings)
+    problem = Alignment(fit, pictures, samples, settings, times, sources, basis.fields)
+    fifth = np.zeros(len(usable), bool)
+    fifth[np.flatnonzero(usable)[2::5]] = True
+    everything = np.ones_like(train)
+    fine = settings.blur_mm[-2:]
+    start = replace(after, shape=np.zeros(problem.G))
+    shaped = problem.run(start, fine, usable & ~fifth, everything, tick)
+    # both shapes may settle on all views before they are compared on those held out
+    old, agreement_old = problem.settled(start, usable, train, fifth)
+    new, agreement = problem.settled(replace(start, shape=shaped.shape), usable, train, fifth)
+    verdict = compare(old, new, samples.cell, settings.shape_margin)
+    info.update(shape_spread_before=verdict.before, shape_spread_after=verdict.after)
+    if not verdict.better:
+        info["reason"] = "held-out views are not explained better by the new shape"
+        return done(_with_pose(fit, after))
+    info["shape"] = True
+    state: dict = {}
+    final = problem.run(shaped, fine[-1:], usable, everything, tick, state=state)
+    covariance = np.linalg.inv(state["normal"])[-problem.G :, -problem.G :]
+    info["shape_information"] = float(problem.G - np.trace(covariance))
+    result = basis.apply(fit, final.shape, covariance)
+    return done(_moved(fit, replace(result, R=final.R, t=final.t)))
+
+
+@dataclass(frozen=True)
+class DenseBasis:
+    """Directions in which the shape may move, each of unit normal coefficient.
+
+    Attributes
+    ----------
+    fields : (G, V, 3) float32, mm
+    identity : (I, J) identity coefficients by the first J coefficients
+    """
+
+    fields: np.ndarray
+    identity: np.ndarray
+
+    def apply(self, fit: FaceFit, shape: np.ndarray, covariance: np.ndarray) -> FaceFit:
+        """The fit with another shape and what remains unknown of it."""
+        J = self.identity.shape[1]
+        prior = (self.fields[:J].astype(np.float64) ** 2).sum((0, 2))
+        extra = (self.fields[J:].astype(np.float64) ** 2).sum((0, 2))
+        # what no model reproduces is in part what the displacement now explains
+        rest = np.maximum(fit.uncertainty**2 - prior, 0.0)
+        rest = np.maximum(rest - extra, 0.25 * rest)
+        root = np.linalg.cholesky(covariance + 1e-12 * np.eye(len(covariance)))
+        rows = np.tensordot(root.T, self.fields.astype(np.float64), 1)
+        return replace(
+            fit,
+            identity=fit.identity + self.identity @ shape[:J],
+            displacement=fit.displacement + np.tensordot(shape[J:], self.fields[J:], 1),
+            uncertainty=np.sqrt((rows**2).sum((0, 2)) + rest),
+            identity_covariance=self.identity @ covariance[:J, :J] @ self.identity.T,
+        )
+
+
+def shape_basis_of(fit: FaceFit, settings: DenseSettings) -> DenseBasis:
+    """Identity as far as landmarks leave it open, and a smooth displacement of the skin.
+
+    The displacement is a Gaussian process on the surface [1]_ along the mean face's normals (slid
+    along the surface, skin looks the same to every view), by its largest modes, in Nystroem's
+    approximation.
+
+    References
+    ----------
+    .. [1] M. Luethi et al., Gaussian process morphable models, IEEE TPAMI 40, 2018.
+    """
+    model = fit.model
+    values, vectors = np.linalg.eigh(fit.identity_covariance)
+    keep = values > 1e-4 * max(float(values.max()), 1e-12)
+    identity = vectors[:, keep] * np.sqrt(values[keep])
+    fields = np.tensordot(identity.T.astype(np.float32), model.identity, 1)
+    if settings.displacement_mm > 0 and settings.displacement_modes:
+        face = np.clip(np.asarray(model.regions.get("face", np.ones(model.n_vertices))), 0, 1)
+        extra = _displacement_modes(model.mean, model.triangles, face, settings)
+        fields = np.concatenate([fields, extra])
+    return DenseBasis(np.ascontiguousarray(fields, np.float32), identity)
+
+
+def _displacement_modes(
+    mean: np.ndarray, triangles: np.ndarray, face: np.ndarray, settings: DenseSettings
+) -> np.ndarray:
+    """(D, V, 3) modes along the normals, scaled to standard deviation, zero outside the face."""
+    rng = np.random.default_rng(0)
+    normals = vertex_normals(mean, triangles)
+    inside = np.flatnonzero(face > 0.5)
+    chosen = rng.choice(inside, min(400, len(inside)), replace=False)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        d2 = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
+        return settings.displacement_mm**2 * np.exp(-0.5 * d2 / settings.displacement_length**2)
+
+    values, vectors = np.linalg.eigh(kernel(mean[chosen], mean[chosen]))
+    order = np.argsort(values)[::-1][: settings.displacement_modes]
+    order = order[values[order] > 1e-6 * values.max()]
+    modes = kernel(mean, mean[chosen]) @ (vectors[:, order] / np.sqrt(values[order]))
+    return ((modes * face[:, None]).T[:, :, None] * normals).astype(np.float32)
 
 
 def _turn(R: np.ndarray) -> float:

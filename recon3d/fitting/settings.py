@@ -38,6 +38,16 @@ class DenseSettings(BaseModel):
         0.2, gt=0, description="Time over which the error of one view changes, s."
     )
     shape: bool = Field(False, description="Refine the shape as well as the poses.")
+    shape_margin: float = Field(
+        0.0, ge=0, lt=1, description="The same for held-out views under a new shape."
+    )
+    displacement_mm: float = Field(
+        1.0, ge=0, description="Expected distance of skin from the model along its normal, mm."
+    )
+    displacement_length: float = Field(
+        20.0, gt=0, description="Distance over which that changes, mm."
+    )
+    displacement_modes: int = Field(80, ge=0, description="Most smooth fields it consists of.")
     min_views: int = Field(5, ge=3, description="Fewer usable views are left to the landmarks.")
     min_turn: float = Field(
         12.0, ge=0, description="Least turn of the head between views, degrees."
