@@ -7,15 +7,15 @@ pickled, so a state file can be read without running code from it.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from recon3d import types
-from recon3d.errors import InputError
+from recon3d.exporting import atomic_write
 from recon3d.types import FaceModel
 
 _TYPES = {
@@ -32,15 +32,11 @@ def save_state(path: Path, value, key: str) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     document = {"key": key, "value": _encode(value, arrays)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with open(temporary, "wb") as stream:
-            np.savez_compressed(stream, __json__=np.array(json.dumps(document)), **arrays)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    # Packed in memory first: a zip file that cannot be finished on a full disk complains once more
+    # when it is collected.
+    stream = io.BytesIO()
+    np.savez_compressed(stream, __json__=np.array(json.dumps(document)), **arrays)
+    atomic_write(path, stream.getbuffer())
 
 
 def load_state(path: Path, key: str, model: Callable[[str], FaceModel]):
