@@ -149,3 +149,53 @@ def pair_laplacian(x, pairs, weights):
             out[i, k] += d
             out[j, k] -= d
     return out
+
+
+@kernel
+def flow_normal_equations(u, v, nx, ny, gx, gy, weight, step):
+    """Normal equations of a cubic B-spline flow plus one shift, from points of a picture.
+
+    Only the 4 x 4 control points around a point, and the shift, have a part in it. ``u, v`` are
+    places in units of the control points' spacing; unknowns are all x movements (row by row, the
+    shift last), then all y movements.
+    """
+    k = nx * ny + 1
+    normal = np.zeros((2 * k, 2 * k))
+    right = np.zeros(2 * k)
+    place = np.empty(17, np.int64)
+    basis = np.empty(17)
+    bx = np.empty(4)
+    by = np.empty(4)
+    place[16] = k - 1
+    basis[16] = 1.0
+    for i in range(len(u)):
+        if weight[i] <= 0:
+            continue
+        j, r = int(np.floor(u[i])), int(np.floor(v[i]))
+        for axis in range(2):
+            f = u[i] - j if axis == 0 else v[i] - r
+            b = bx if axis == 0 else by
+            b[0] = (1 - f) ** 3 / 6
+            b[1] = (3 * f**3 - 6 * f**2 + 4) / 6
+            b[2] = (-3 * f**3 + 3 * f**2 + 3 * f + 1) / 6
+            b[3] = f**3 / 6
+        for a in range(4):
+            for c in range(4):
+                place[4 * a + c] = (r + a) * nx + j + c
+                basis[4 * a + c] = by[a] * bx[c]
+        w = weight[i]
+        xx, xy, yy = w * gx[i] * gx[i], w * gx[i] * gy[i], w * gy[i] * gy[i]
+        for a in range(17):
+            p = place[a]
+            right[p] += w * gx[i] * basis[a] * step[i]
+            right[k + p] += w * gy[i] * basis[a] * step[i]
+            for c in range(17):
+                q = place[c]
+                both = basis[a] * basis[c]
+                normal[p, q] += xx * both
+                normal[p, k + q] += xy * both
+                normal[k + p, k + q] += yy * both
+    for p in range(k):
+        for q in range(k):
+            normal[k + q, p] = normal[p, k + q]
+    return normal, right

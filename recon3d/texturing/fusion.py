@@ -11,10 +11,16 @@ import numpy as np
 from recon3d.errors import InputError
 from recon3d.geometry import head_angles
 from recon3d.texturing._kernels import add_samples
+from recon3d.texturing._threads import over
 from recon3d.texturing.atlas import Atlas, build_atlas
 from recon3d.texturing.filling import bleed, fill
 from recon3d.texturing.light import Light, fit_light
-from recon3d.texturing.observation import ViewSamples, expression_weights, observe, sample
+from recon3d.texturing.observation import (
+    expression_weights,
+    observe,
+    pose_all,
+    sample,
+)
 from recon3d.texturing.registration import register
 from recon3d.texturing.settings import TexturingSettings
 from recon3d.texturing.superresolution import build_operator, gaussian_psf, solve
@@ -66,16 +72,18 @@ def fuse_texture(
     atlas = build_atlas(model, size)
     texel_mm = atlas.texel_mm(fit.neutral)
     steps = 3 * len(views) + 2
-    expression = expression_weights(fit, views, settings.expression_mm)
+    posed = pose_all(fit, views)
+    expression = expression_weights(fit, posed, settings.expression_mm)
 
-    samples: list[ViewSamples] = []
-    for done, view in enumerate(views):
-        seen = observe(atlas, fit, track.views[view], view, texel_mm, settings)
-        report(done + 1, steps)
-        if seen is not None and seen.weight.max() > 0:
-            neutral = atlas.interpolate(expression[done])[seen.index]
-            seen.weight *= np.maximum(neutral, 1e-4)
-            samples.append(seen)
+    def look(k):
+        seen = observe(atlas, fit, track.views[views[k]], views[k], texel_mm, settings, posed[k])
+        if seen is not None:
+            seen.weight *= np.maximum(atlas.interpolate(expression[k])[seen.index], 1e-4)
+        return seen
+
+    found = over(look, range(len(views)))
+    report(len(views), steps)
+    samples = [s for s in found if s is not None and s.weight.max() > 0]
     if not samples:
         raise InputError(
             "no view shows the fitted surface: the fit is off, or the track has no pictures"
@@ -86,7 +94,7 @@ def fuse_texture(
     light = fit_light(atlas, samples, sources, skin, settings)
     report(len(views) + 1, steps)
 
-    shades = [light.shading(k, s.normal) for k, s in enumerate(samples)]
+    shades = over(lambda k: light.shading(k, samples[k].normal), range(len(samples)))
     # Only the face is registered and solved for; hair and neck follow no mesh that closely.
     face = atlas.interpolate(model.regions.get("face", np.ones(model.n_vertices)))
     inside = face > 0.02
@@ -110,7 +118,7 @@ def fuse_texture(
     mirrored = np.zeros(len(atlas), np.float32)
     if settings.fill:
         albedo, mirrored = fill(atlas, model.triangles, model.n_vertices, albedo, known)
-    lit = albedo * _mean_shading(atlas, samples, light)
+    lit = albedo * _mean_shading(atlas, samples, shades, light)
     report(steps, steps)
 
     relative = np.sqrt(np.maximum(variance, 1e-6) / np.maximum(evidence["pixels"], 0.02))
@@ -202,6 +210,7 @@ def _robust_mean(atlas, samples, shades, noise, settings, start=None):
     trust = np.ones(n, np.float32)
     mean = np.zeros((p, 3), np.float32) if start is None else start
     bound = np.float32((3 if start is None else 1.5) * settings.robust * max(noise, 0.03))
+    values = over(lambda s: sample(s.image, s.x, s.y), samples)
     # A first guess saves the sweep that trusts everybody, and the one that repairs it.
     for sweep in range(3) if start is None else (1,):
         total = np.full(p, 1e-9, np.float32)
@@ -209,7 +218,6 @@ def _robust_mean(atlas, samples, shades, noise, settings, start=None):
         square = np.zeros(p, np.float32)
         disagreement = np.zeros(n)
         for k, s in enumerate(samples):
-            value = sample(s.image, s.x, s.y)
             density = s.density * np.float32(OUTPUT_PIXEL_MM)
             weight = s.weight * trust[k]
             error = add_samples(
@@ -217,7 +225,7 @@ def _robust_mean(atlas, samples, shades, noise, settings, start=None):
                 colour,
                 square,
                 s.index,
-                value,
+                values[k],
                 shades[k],
                 weight,
                 density,
@@ -237,9 +245,10 @@ def _robust_mean(atlas, samples, shades, noise, settings, start=None):
 
 def _register_all(samples, shades, albedo, inside, texel_mm, settings) -> list[float]:
     psf = gaussian_psf(settings.blur_px)
-    moved = []
-    for s, shade in zip(samples, shades, strict=True):
-        operator = build_operator(s, shade, texel_mm, psf, inside[s.index])
+
+    def align(k):
+        s = samples[k]
+        operator = build_operator(s, shades[k], texel_mm, psf, inside[s.index])
         field = register(
             operator,
             albedo,
@@ -249,25 +258,27 @@ def _register_all(samples, shades, albedo, inside, texel_mm, settings) -> list[f
             shift_mm=settings.shift_mm,
         )
         if field is None:
-            moved.append(0.0)
-            continue
+            return 0.0
         move = sample(field, s.x, s.y, cubic=False)
         s.x += move[:, 0]
         s.y += move[:, 1]
-        moved.append(float(np.sqrt((move**2).sum(1).mean())))
-    return moved
+        return float(np.sqrt(np.einsum("qc,qc->q", move, move).mean()))
+
+    return over(align, range(len(samples)))
 
 
 def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings):
     worth = np.array([t * s.weight.sum() for s, t in zip(samples, trust)])
     chosen = np.sort(np.argsort(-worth, kind="stable")[: settings.solve_views])
     psf = gaussian_psf(settings.blur_px)
-    operators = []
-    for k in chosen:
+
+    def build(k):
         s = samples[k]
         operator = build_operator(s, shades[k], texel_mm, psf, inside[s.index])
         operator.belief *= trust[k]
-        operators.append(operator)
+        return operator
+
+    operators = over(build, chosen)
     return solve(
         atlas,
         operators,
@@ -300,11 +311,11 @@ def _evidence(atlas, samples, texel_mm, trust) -> dict[str, np.ndarray]:
     }
 
 
-def _mean_shading(atlas, samples, light: Light) -> np.ndarray:
-    total = np.full(len(atlas), 1e-6)
-    log = np.zeros((len(atlas), 3))
+def _mean_shading(atlas, samples, shades, light: Light) -> np.ndarray:
+    total = np.full(len(atlas), 1e-6, np.float32)
+    shading = np.full((len(atlas), 3), 1e-6, np.float32)
     for k, s in enumerate(samples):
-        shade = np.log(light.shading_without_exposure(k, s.normal))
+        exposure = np.exp(np.clip(light.gain[k], -3, 3)).astype(np.float32)
         total[s.index] += s.weight
-        log[s.index] += s.weight[:, None] * shade
-    return np.exp(log / total[:, None]).astype(np.float32)
+        shading[s.index] += s.weight[:, None] * (shades[k] / exposure)
+    return shading / total[:, None]

@@ -91,6 +91,7 @@ def observe(
     view: int,
     texel_mm: np.ndarray,
     settings: TexturingSettings,
+    posed: np.ndarray | None = None,
 ) -> ViewSamples | None:
     """Project the texels of an atlas into one view.
 
@@ -105,6 +106,8 @@ def observe(
     texel_mm : (P,)
         Side of a texel on the surface.
     settings : TexturingSettings
+    posed : (V, 3), optional
+        ``fit.posed(view)`` where it is known already.
 
     Returns
     -------
@@ -116,7 +119,8 @@ def observe(
     if observation.patch is None:
         return None
     camera = fit.camera(view, observation.image_size)
-    vertices = transform(fit.posed(view), camera.R, camera.t)
+    posed = fit.posed(view) if posed is None else posed
+    vertices = transform(posed, camera.R, camera.t)
     if not np.isfinite(vertices).all() or (vertices[:, 2] <= 1.0).any():
         return None
     patch = observation.patch.image
@@ -192,7 +196,14 @@ def observe(
     )
 
 
-def expression_weights(fit: FaceFit, views: list[int], scale_mm: float) -> np.ndarray:
+def pose_all(fit: FaceFit, views: list[int]) -> np.ndarray:
+    """Vertices of several views with their expressions, model axes, (len(views), V, 3) mm."""
+    fields = np.asarray(fit.model.expression, np.float32)
+    moved = fit.expression[views].astype(np.float32) @ fields.reshape(len(fields), -1)
+    return fit.neutral + moved.reshape(len(views), -1, 3)
+
+
+def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.ndarray:
     """Weight of each vertex in each view by how neutral the face is there.
 
     What moves takes its surroundings along: a blink discredits the whole eye, an open mouth both
@@ -201,22 +212,18 @@ def expression_weights(fit: FaceFit, views: list[int], scale_mm: float) -> np.nd
     Parameters
     ----------
     fit : FaceFit
-    views : list of int
+    posed : (N, V, 3)
+        Vertices of the views, of `pose_all`.
     scale_mm : float
         Movement that costs a factor exp(-1).
 
     Returns
     -------
-    (len(views), V) float32
+    (N, V) float32
     """
     model = fit.model
-    neutral = model.vertices(fit.identity)
-    moved = np.stack(
-        [
-            np.linalg.norm(model.vertices(fit.identity, fit.expression[i]) - neutral, axis=1)
-            for i in views
-        ]
-    )
+    neutral = fit.neutral
+    moved = np.linalg.norm(posed - neutral, axis=-1)
     side = neutral[:, 0] >= np.median(neutral[:, 0])
     cost = (moved / (2 * scale_mm)) ** 2
     for name in ("eyes", "mouth"):

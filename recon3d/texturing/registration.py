@@ -13,7 +13,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from recon3d.texturing.superresolution import Operator
+from recon3d.texturing._kernels import flow_normal_equations
+from recon3d.texturing.superresolution import Operator, channel_mean
 
 
 def register(
@@ -47,7 +48,7 @@ def register(
     """
     s = operator
     weight = operator.belief / max(float(operator.belief.max()), 1e-12)
-    if (weight > 0.1).sum() < 30:
+    if np.count_nonzero(weight > 0.1) < 30:
         return None
     predicted = _tone(operator.forward(texture))
     observed = _tone(s.image)
@@ -69,20 +70,21 @@ def register(
     x0, y0 = columns.min(), rows.min()
     nx = int(np.ceil((columns.max() - x0) / spacing)) + 3
     ny = int(np.ceil((rows.max() - y0) / spacing)) + 3
-    bx = _cubic((columns - x0) / spacing, nx)
-    by = _cubic((rows - y0) / spacing, ny)
-    basis = (by[:, :, None] * bx[:, None, :]).reshape(len(rows), -1)
-    basis = np.concatenate([basis, np.ones((len(rows), 1))], axis=1).astype(np.float32)
     step = (predicted - observed_same)[rows, columns]
     noise = max(1.48 * float(np.median(np.abs(step))), 0.004)
     agree = 1 / (1 + (step / (2.5 * noise)) ** 2) ** 2
     w = weight[rows, columns] * agree
-    gx, gy = gx[rows, columns], gy[rows, columns]
-    jacobian = np.concatenate([basis * gx[:, None], basis * gy[:, None]], axis=1)
     # The blur makes neighbouring pixels repeat one another: count one in four.
-    scale = 0.25 / noise**2
-    normal = scale * (jacobian * w[:, None]).T @ jacobian
-    right = scale * (jacobian * w[:, None]).T @ step
+    normal, right = flow_normal_equations(
+        (columns - x0) / spacing,
+        (rows - y0) / spacing,
+        nx,
+        ny,
+        gx[rows, columns],
+        gy[rows, columns],
+        w * np.float32(0.25 / noise**2),
+        step,
+    )
     prior = np.full(nx * ny + 1, (s.pixel_mm / spread_mm) ** 2)
     prior[-1] = (s.pixel_mm / shift_mm) ** 2
     flow = np.linalg.solve(normal + np.diag(np.tile(prior, 2)), right)
@@ -96,7 +98,7 @@ def register(
 
 
 def _tone(image: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(image.mean(-1), 0) + 0.002)
+    return np.sqrt(np.maximum(channel_mean(image), 0) + 0.002)
 
 
 def _cubic(at: np.ndarray, n: int) -> np.ndarray:

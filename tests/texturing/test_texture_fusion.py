@@ -80,10 +80,11 @@ def test_an_occluded_frame_loses_its_weight():
 def test_an_open_mouth_does_not_reach_the_lips():
     expression = np.where(np.arange(len(SWEEP)) % 2, 1.0, 0.0)
     _, fit, _ = make_scene(SWEEP, expression=expression)
-    views = list(range(len(SWEEP)))
-    from recon3d.texturing.observation import expression_weights
+    from recon3d.texturing.observation import expression_weights, pose_all
 
-    weight = expression_weights(fit, views, 2.0)
+    posed = pose_all(fit, list(range(len(SWEEP))))
+    assert np.allclose(posed[1], fit.posed(1), atol=1e-4)
+    weight = expression_weights(fit, posed, 2.0)
     lips = fit.model.regions["mouth"] > 0.9
     assert weight[0, lips].min() > 0.99
     assert weight[1, lips].max() < 0.05
