@@ -28,13 +28,16 @@ from recon3d.fitting.photometric import (
 from recon3d.fitting.settings import DenseSettings
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import head_angles, project, so3_exp, vertex_normals
-from recon3d.types import FaceFit, FaceTrack
+from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 POSE = 6
 """Unknowns of a view's pose: rotation about the face's middle, shift (mm), log distance."""
 
 LIGHT = 9
 """Unknowns of a view's light: exposure and spherical harmonics of degree one and two."""
+
+SAME_DIRECTION = 15.0
+"""Views that see the head from within so many degrees err alike."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ class Alignment:
         self.prior = _prior_precision(fit, settings, times, sources)
         self.M = M
         self.N = len(fit.R)
+        turned = np.round(head_angles(fit.R)[:, :2] / SAME_DIRECTION).astype(int)
+        keys = np.column_stack([sources, turned])
+        self.group = np.unique(keys, axis=0, return_inverse=True)[1].ravel()
 
     # -- looking ---------------------------------------------------------------------------
 
@@ -232,6 +238,22 @@ class Alignment:
                 out[n] = np.sqrt(0.7 * own**2 + 0.3 * typical**2)
         return np.maximum(out, self.settings.noise_floor)
 
+    def coherence(self, r: np.ndarray, w: np.ndarray) -> float:
+        """How many residuals err together: what light and expression leave is no noise.
+
+        The square of the sum of residuals over a patch of skin, in all views from about one
+        direction, is so many times what independent residuals would give.
+        """
+        groups = np.unique(self.group)
+        q = (w * r).astype(np.float64)
+        expected = float((q**2).sum())
+        together = 0.0
+        for group in groups:
+            sums = q[self.group == group].sum(0)
+            by_cell = np.bincount(self.samples.cell, sums)
+            together += float((by_cell**2).sum())
+        return max(1.0, together / max(expected, 1e-12))
+
     def step(
         self,
         scene: Scene,
@@ -252,7 +274,9 @@ class Alignment:
         noise = self.noise(r, w)
         robust = 1.0 / (1.0 + (r / (s.robust * noise[:, None])) ** 2)
         state["robust"], state["noise"] = robust.astype(np.float32), noise
-        k = w * robust * (look.independent / noise**2)[:, None]
+        state["coherence"] = self.coherence(r, w * robust)
+        share = np.minimum(look.independent, 1.0 / state["coherence"])
+        k = w * robust * (share / noise**2)[:, None]
         k = k.astype(np.float32)
         # against the mean under these very weights
         total = k.sum(0)
@@ -421,16 +445,18 @@ def _prior_precision(
 ) -> np.ndarray:
     """(15, N, N) inverse covariances over views of each unknown of a view.
 
-    Landmark poses err alike at like turns of the head (a bias, a slope and a curvature over yaw),
+    Landmark poses err alike at like turns of the head (a bias, a slope and a curvature over yaw, a
+    slope over pitch),
     alike in neighbouring frames, and a little by themselves. Light is the same for all views of a
     camera but for a small change; exposure is anything.
     """
     N = len(fit.R)
-    yaw = head_angles(fit.R)[:, 0] / 45.0
+    angles = head_angles(fit.R)
+    yaw, pitch = angles[:, 0] / 45.0, (angles[:, 1] - np.median(angles[:, 1])) / 20.0
     ones = np.ones((N, N))
     same = (sources[:, None] == sources[None]).astype(float)
     near = np.exp(-np.abs(times[:, None] - times[None]) / settings.correlation_s) * same
-    law = np.outer(yaw, yaw) + np.outer(yaw**2, yaw**2)
+    law = np.outer(yaw, yaw) + np.outer(yaw**2, yaw**2) + np.outer(pitch, pitch)
     out = np.empty((POSE + LIGHT, N, N))
     s = settings
     for j in range(POSE):
@@ -554,6 +580,7 @@ def refine_fit(
     state: dict = {}
     final = problem.run(shaped, fine[-1:], usable, everything, tick, state=state)
     covariance = np.linalg.inv(state["normal"])[-problem.G :, -problem.G :]
+    info["coherence"] = state["coherence"]
     info["shape_information"] = float(problem.G - np.trace(covariance))
     result = basis.apply(fit, final.shape, covariance)
     return done(_moved(fit, replace(result, R=final.R, t=final.t)))
@@ -587,7 +614,8 @@ class DenseBasis:
             identity=fit.identity + self.identity @ shape[:J],
             displacement=fit.displacement + np.tensordot(shape[J:], self.fields[J:], 1),
             uncertainty=np.sqrt((rows**2).sum((0, 2)) + rest),
-            identity_covariance=self.identity @ covariance[:J, :J] @ self.identity.T,
+            identity_covariance=fit.identity_covariance
+            + self.identity @ (covariance[:J, :J] - np.eye(J)) @ self.identity.T,
         )
 
 
@@ -607,11 +635,29 @@ def shape_basis_of(fit: FaceFit, settings: DenseSettings) -> DenseBasis:
     keep = values > 1e-4 * max(float(values.max()), 1e-12)
     identity = vectors[:, keep] * np.sqrt(values[keep])
     fields = np.tensordot(identity.T.astype(np.float32), model.identity, 1)
+    same = _without_size(fields, model)
+    identity = identity @ same
+    fields = np.tensordot(same.T.astype(np.float32), fields, 1)
     if settings.displacement_mm > 0 and settings.displacement_modes:
         face = np.clip(np.asarray(model.regions.get("face", np.ones(model.n_vertices))), 0, 1)
         extra = _displacement_modes(model.mean, model.triangles, face, settings)
+        same = _without_size(extra, model).astype(np.float32)
+        extra = np.tensordot(same.T, extra, 1)
         fields = np.concatenate([fields, extra])
     return DenseBasis(np.ascontiguousarray(fields, np.float32), identity)
+
+
+def _without_size(fields: np.ndarray, model: FaceModel) -> np.ndarray:
+    """(G, G - 1) orthonormal mixtures of (G, V, 3) fields that leave the face's size alone.
+
+    Pictures do not tell a small face nearby from a large one far away.
+    """
+    face = np.asarray(model.regions.get("face", np.ones(model.n_vertices)), np.float64)
+    middle = np.average(model.mean, axis=0, weights=face)
+    radial = (model.mean - middle) * face[:, None]
+    size = np.tensordot(fields.astype(np.float64), radial, 2)
+    _, _, rows = np.linalg.svd(size[None])
+    return rows[1:].T
 
 
 def _displacement_modes(

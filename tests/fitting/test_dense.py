@@ -120,7 +120,7 @@ def test_jacobian_against_differences(model):
     start = problem.start()
     look = problem.look(start, 4.0, np.ones(3, bool))
     picture = problem.blurred(look, np.ones(3, bool))[0]
-    value, J, weight = problem.read(start, 0, look, picture, shape=True)
+    _, J, weight = problem.read(start, 0, look, picture, shape=True)
     seen = weight > 0.3
     assert seen.sum() > 100
 
