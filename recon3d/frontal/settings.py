@@ -18,6 +18,13 @@ class FrontalSettings(BaseModel):
         description="Share of the neutral light that comes from the front; the rest comes from "
         "everywhere.",
     )
+    keep_light: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="How much of the clip's own light is kept where both halves of the face share "
+        "it; what lights them differently is taken out.",
+    )
     surroundings: bool = Field(
         True, description="Bring hair, ears, neck and background from the frames."
     )

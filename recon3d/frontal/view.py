@@ -63,7 +63,7 @@ def render_frontal(
     report(1, 3)
 
     shade = (1 - settings.modelling) + settings.modelling * np.clip(surface["facing"], 0, 1)
-    face = surface["colour"] * shade[..., None]
+    face = surface["colour"] * shade[..., None] * _symmetric_light(surface, settings.keep_light)
     inside = _face_mask(surface)
     around = None
     if settings.surroundings:
@@ -165,6 +165,7 @@ def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.
     small_normals[total < 0.25] = 0
     return {
         "colour": average(texel(texture.albedo, cv2.INTER_CUBIC)).clip(0),
+        "lit": average(texel(texture.lit, cv2.INTER_CUBIC)).clip(0),
         "support": average(texel(texture.support)),
         "resolution": average(texel(texture.resolution)),
         "generated": average(texel(texture.generated)).clip(0, 1),
@@ -176,6 +177,25 @@ def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.
         "covered": total > 0.99,
         "depth": drawn,
     }
+
+
+def _symmetric_light(surface, keep: float) -> np.ndarray:
+    """Factors that give back the part of the clip's light that both halves of the face share.
+
+    Where light comes from above or from the front it is hardly told from skin, and a portrait may
+    well be lit so. What comes from the side is told from skin by the other side of the face.
+    """
+    if keep == 0:
+        return np.ones((SIZE, SIZE, 1), np.float32)
+    level = 2e-3
+    seen = (surface["coverage"] > 0.5).astype(np.float32)
+    log = np.log((surface["lit"] + level) / (surface["colour"] + level)).mean(-1)
+    # In the layout the plane of symmetry is the middle column.
+    both = seen * seen[:, ::-1]
+    even = 0.5 * (log + log[:, ::-1]) * both
+    weight = cv2.GaussianBlur(both, (0, 0), 6.0)
+    smooth = cv2.GaussianBlur(even.astype(np.float32), (0, 0), 6.0) / np.maximum(weight, 0.05)
+    return np.exp(keep * np.clip(smooth, -1, 1))[..., None]
 
 
 def _face_mask(surface) -> np.ndarray:

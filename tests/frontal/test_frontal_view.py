@@ -99,6 +99,20 @@ def test_the_face_has_the_colours_of_the_skin_up_to_a_gain(portrait):
     assert np.abs(np.log(linear / linear[1]) - np.log(truth / truth[1])).max() < 0.45
 
 
+def test_light_from_above_is_kept_and_light_from_the_side_is_not():
+    from recon3d.frontal.view import _symmetric_light
+
+    y, x = (np.mgrid[:512, :512] - 255.5) / 256
+    colour = np.full((512, 512, 3), 0.3, np.float32)
+    lit = colour * np.exp(-0.3 * y + 0.5 * x)[..., None].astype(np.float32)
+    surface = {"colour": colour, "lit": lit, "coverage": np.ones((512, 512))}
+    kept = np.log(_symmetric_light(surface, 1.0)[..., 0])
+    middle = np.s_[60:-60, 60:-60]
+    assert np.abs(kept + 0.3 * y)[middle].max() < 0.03
+    assert np.abs(np.log(_symmetric_light(surface, 0.5)[..., 0]) - kept / 2).max() < 1e-5
+    assert (_symmetric_light(surface, 0.0) == 1).all()
+
+
 def test_one_turned_view_gives_a_finite_picture():
     track, fit, _ = scene.make_scene(np.array([[35.0, 0]]), noise=0.02)
     texture = fuse_texture(track, fit, TexturingSettings(size=128))
