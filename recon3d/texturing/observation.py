@@ -182,6 +182,10 @@ def observe(
     ramp = ramp * ramp * (3 - 2 * ramp)
     density = float(camera.K[0, 0]) / points[index, 2] * cosine[index]
     belief = float(fit.view_weight[view]) * (0.05 + float(np.clip(observation.quality, 0, 1)))
+    # A surface that lies too deep by d appears d tan(angle) beside its place in the front view.
+    straight = max(-float(camera.R[2, 2]), 0.1)
+    aside = settings.depth_mm / pixel_mm * np.sqrt(max(1 - straight**2, 0)) / straight
+    belief /= 1 + min(aside, 10.0) ** 2
     return ViewSamples(
         view=view,
         index=index,

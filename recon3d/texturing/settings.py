@@ -10,13 +10,13 @@ class TexturingSettings(BaseModel):
 
     size: int = Field(512, ge=32, le=4096, description="Side of the square texture in texels.")
     texels_per_pixel: float = Field(
-        2.0,
+        0.35,
         ge=1,
         description="Texels to the finest frame's pixel that the solution works with; where that "
         "is less than the texture has, it is enlarged at the end.",
     )
     max_views: int = Field(
-        50, ge=1, description="At most this many views are fused, the best by quality and angle."
+        32, ge=1, description="At most this many views are fused, the best by quality and angle."
     )
     min_cosine: float = Field(
         0.12,
@@ -30,8 +30,14 @@ class TexturingSettings(BaseModel):
         le=1,
         description="From this cosine on, obliqueness costs only what resolution it costs.",
     )
+    depth_mm: float = Field(
+        8.0,
+        ge=0,
+        description="Error of the surface's depth, mm, beyond which turned views, where it shows "
+        "as a shift, count less than frontal ones; in proportion to the size of a pixel.",
+    )
     expression_mm: float = Field(
-        2.0,
+        0.35,
         gt=0,
         description="Movement of the lids or the lips beyond that of the most neutral view, mm, "
         "that takes a view's weight there down by a factor exp(-1).",

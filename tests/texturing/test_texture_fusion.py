@@ -44,6 +44,54 @@ def test_solution_is_nearer_to_the_skin_than_the_mean_of_small_faces():
     assert relative_error(solved, skin, mask) < 0.9 * relative_error(mean, skin, mask)
 
 
+def test_turned_views_count_less_where_the_surface_is_not_where_it_should_be():
+    track, fit, skin = make_scene(SWEEP)
+    # Waves of 4 mm across the face that the fit believes in and the head has not.
+    x = fit.model.mean[:, 0]
+    wrong = np.zeros_like(fit.model.mean)
+    wrong[:, 2] = 4.0 * np.sin(x / 12.0)
+    fit = dataclasses.replace(fit, displacement=wrong)
+    errors = []
+    for depth in (0.0, 4.0):
+        plain = SMALL.model_copy(update={"depth_mm": depth, "registration_rounds": 0})
+        texture = fuse_texture(track, fit, plain)
+        errors.append(relative_error(texture, skin, front_of(texture)))
+    assert errors[1] < 0.95 * errors[0]
+
+
+def test_threads_change_no_byte():
+    from recon3d.rendering._threads import set_num_threads
+    from recon3d.rendering.native import get_num_threads
+
+    track, fit, _ = make_scene(SWEEP[::4])
+    try:
+        made = []
+        for threads in (1, 3):
+            set_num_threads(threads)
+            assert get_num_threads() == threads
+            made.append(fuse_texture(track, fit, SMALL).albedo)
+    finally:
+        set_num_threads(None)
+    assert np.array_equal(*made)
+
+
+def test_flow_normal_equations_are_those_of_the_dense_basis():
+    from recon3d.texturing._kernels import flow_normal_equations
+    from recon3d.texturing.registration import _cubic
+
+    rng = np.random.default_rng(3)
+    n, nx, ny = 200, 6, 5
+    u, v = rng.uniform(0, nx - 3, n), rng.uniform(0, ny - 3, n)
+    gx, gy, step = rng.normal(size=(3, n))
+    weight = rng.uniform(0, 1, n)
+    basis = (_cubic(v, ny)[:, :, None] * _cubic(u, nx)[:, None, :]).reshape(n, -1)
+    basis = np.concatenate([basis, np.ones((n, 1))], axis=1)
+    jacobian = np.concatenate([basis * gx[:, None], basis * gy[:, None]], axis=1)
+    normal, right = flow_normal_equations(u, v, nx, ny, gx, gy, weight, step)
+    assert np.allclose(normal, (jacobian * weight[:, None]).T @ jacobian)
+    assert np.allclose(right, (jacobian * weight[:, None]).T @ step)
+
+
 def test_exposure_of_frames_is_matched():
     rng = np.random.default_rng(2)
     gain = np.exp(rng.uniform(-0.5, 0.5, len(SWEEP)))
