@@ -10,7 +10,7 @@ class TexturingSettings(BaseModel):
 
     size: int = Field(512, ge=32, le=4096, description="Side of the square texture in texels.")
     texels_per_pixel: float = Field(
-        0.35,
+        2.0,
         ge=1,
         description="Texels to the finest frame's pixel that the solution works with; where that "
         "is less than the texture has, it is enlarged at the end.",
@@ -62,7 +62,7 @@ class TexturingSettings(BaseModel):
         "strength.",
     )
     symmetry: float = Field(
-        0.35,
+        2.0,
         gt=0,
         description="Standard deviation of log albedo between a point and its mirror image, which "
         "tells light from skin where the head does not turn.",
