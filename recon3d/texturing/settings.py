@@ -37,7 +37,7 @@ class TexturingSettings(BaseModel):
         "as a shift, count less than frontal ones; in proportion to the size of a pixel.",
     )
     expression_mm: float = Field(
-        0.35,
+        2.0,
         gt=0,
         description="Movement of the lids or the lips beyond that of the most neutral view, mm, "
         "that takes a view's weight there down by a factor exp(-1).",
