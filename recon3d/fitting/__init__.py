@@ -1,6 +1,6 @@
 """The joint multi-view fit of a track: identity, cameras, poses and expressions."""
 
 from recon3d.fitting.bundle import fit_track
-from recon3d.fitting.settings import FittingSettings
+from recon3d.fitting.settings import DenseSettings, FittingSettings
 
-__all__ = ["FittingSettings", "fit_track"]
+__all__ = ["DenseSettings", "FittingSettings", "fit_track"]
