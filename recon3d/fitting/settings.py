@@ -37,7 +37,7 @@ class DenseSettings(BaseModel):
     correlation_s: float = Field(
         0.2, gt=0, description="Time over which the error of one view changes, s."
     )
-    shape: bool = Field(False, description="Refine the shape as well as the poses.")
+    shape: bool = Field(True, description="Refine the shape as well as the poses.")
     shape_margin: float = Field(
         0.0, ge=0, lt=1, description="The same for held-out views under a new shape."
     )
