@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon3d.geometry import FRONTAL, project
+from recon3d.geometry import head_rotation, project
 from recon3d.types import Camera, FaceModel
 
 SIZE = 512
@@ -54,7 +54,9 @@ def straight_ahead(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
     return np.stack([x, y, np.cross(x, y)])
 
 
-def frontal_camera(model: FaceModel, vertices: np.ndarray, distance_mm: float = 3000.0) -> Camera:
+def frontal_camera(
+    model: FaceModel, vertices: np.ndarray, distance_mm: float = 3000.0, turn: float = 0.0
+) -> Camera:
     """The camera that puts a neutral face into the layout of the frontal picture.
 
     Parameters
@@ -64,6 +66,8 @@ def frontal_camera(model: FaceModel, vertices: np.ndarray, distance_mm: float = 
         Neutral, model axes, mm.
     distance_mm : float
         To the eyes.
+    turn : float
+        Yaw of the head beyond its own straight ahead, degrees.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def frontal_camera(model: FaceModel, vertices: np.ndarray, distance_mm: float = 
         Whose projections of the two eye centres (means of the lid contours' projections) are
         `EYES` exactly.
     """
-    R = FRONTAL @ straight_ahead(model, vertices)
+    R = head_rotation(turn, 0.0, 0.0) @ straight_ahead(model, vertices)
     lids = landmark_points(model, vertices)[[*RIGHT_LID, *LEFT_LID]]
     t = np.array([0.0, 0.0, distance_mm]) - R @ np.nanmean(lids, axis=0)
     plain = project(lids, np.eye(3), R, t)

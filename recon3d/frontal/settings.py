@@ -11,6 +11,9 @@ class FrontalSettings(BaseModel):
     distance_mm: float = Field(
         3000.0, gt=300, description="From the camera to the eyes; long, as for a portrait."
     )
+    level: bool = Field(
+        True, description="Turn the head until the landmarker sees the portrait look ahead."
+    )
     modelling: float = Field(
         0.25,
         ge=0,

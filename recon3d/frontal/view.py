@@ -11,6 +11,7 @@ import numpy as np
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
 from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
+from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.settings import FrontalSettings
 from recon3d.frontal.surroundings import bring_surroundings, continued_depth
@@ -58,7 +59,18 @@ def render_frontal(
     vertices = fit.neutral
     if not np.isfinite(vertices).all():
         raise InputError("the fitted surface is not finite; fit the track again")
-    camera = frontal_camera(fit.model, vertices, settings.distance_mm)
+    turn, seen_yaw = 0.0, None
+    if settings.level:
+
+        def portrait(turn: float) -> np.ndarray:
+            camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
+            surface = _draw(fit, texture, camera, vertices)
+            plain = push_pull(surface["colour"], surface["coverage"])
+            skin = surface["colour"][(surface["plain"] > 0.5) & (surface["coverage"] > 0.9)]
+            return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
+
+        turn, seen_yaw = level_turn(portrait)
+    camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
     surface = _draw(fit, texture, camera, vertices)
     report(1, 3)
 
@@ -112,6 +124,8 @@ def render_frontal(
         info={
             "gains": [round(float(g), 4) for g in gains],
             "surrounding_views": used,
+            "yaw_seen_deg": None if seen_yaw is None else round(seen_yaw, 2),
+            "turned_deg": round(turn, 2),
             "seconds": round(time.perf_counter() - start, 2),
         },
     )
