@@ -12,6 +12,9 @@ from recon3d.cli import bench, demo, doctor, enhance, model, run, view
 # The libraries below print start-up chatter of their own on standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GLOG_minloglevel", "3")
+# The matrices here are small: a second BLAS thread waits more than it works, and takes the core
+# from the threads over views and tiles.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(
     name="recon3d",

@@ -68,7 +68,7 @@ class TrackingSettings(BaseModel):
         "two pieces of track are one person. With dlib's embedder, faces of 28 to 110 px gave at "
         "most 0.48 for one person and at least 0.56 for two.",
     )
-    max_views: int = Field(64, ge=1, description="Views kept per track, with their pixels.")
+    max_views: int = Field(50, ge=1, description="Views kept per track, with their pixels.")
     view_margin: float = Field(
         2.6, ge=1.2, description="Side of a view's patch, in face sizes, clipped at the frame."
     )
