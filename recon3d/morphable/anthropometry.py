@@ -1,6 +1,7 @@
 """Published head measurements, and the warp that gives a face the population's proportions.
 
 Values are means of the women's and men's means.
+They were entered from memory of the sources below and are not yet checked against them.
 
 References
 ----------
