@@ -8,7 +8,7 @@ expression. The photo itself is the target.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -540,23 +540,3 @@ def _match_tones(target: np.ndarray, view: FrontalView) -> np.ndarray:
         gain = np.clip(np.sqrt(spread_b / max(spread_a, 1e-6)), 0.7, 1.4)
         out[..., c] = np.clip(np.round((target[..., c] - ma) * gain + mb), 0, 255)
     return out
-
-
-def mirrored(pair: Pair) -> Pair:
-    """The pair seen in a mirror; the layout is symmetric."""
-    view = pair.view
-    normals = view.normals[:, ::-1] * np.array([-1, 1, 1], np.float32)
-    from recon3d.morphable.topology import landmark_mirror
-
-    landmarks = view.landmarks[landmark_mirror()] * [-1, 1] + [SIZE, 0]
-    flipped = replace(
-        view,
-        image=view.image[:, ::-1],
-        raw=view.raw[:, ::-1],
-        evidence=view.evidence[:, ::-1],
-        face_mask=view.face_mask[:, ::-1],
-        normals=normals,
-        landmarks=landmarks.astype(np.float32),
-        reference=None if view.reference is None else view.reference[:, ::-1],
-    )
-    return Pair(flipped, pair.target[:, ::-1], pair.info)
