@@ -79,7 +79,7 @@ class Generator(nn.Module):
 
         Parameters
         ----------
-        inputs : (N, 15, H, W) in [-1, 1], sides divisible by 16; the picture first
+        inputs : (N, 15, H, W) in [-1, 1], sides divisible by 2 to the number of levels
 
         Returns
         -------

@@ -96,8 +96,15 @@ def project_on_evidence(
         if where.size == 0 or np.sqrt((where**2).mean()) <= 0.8 * residual_255:
             break
         held = held - seen
-    change = change + firm[..., None] * (held - change)
-    return np.clip(raw + change, 0, 255).astype(np.float32)
+    picture = np.clip(raw + change + firm[..., None] * (held - change), 0, 255)
+    # What free pixels add reaches over their border, and clipping cuts: both are made good.
+    entirely = (firm**8)[..., None]
+    for _ in range(_ROUNDS):
+        seen = reduce(picture - raw)
+        if not strong.any() or np.sqrt((seen[strong] ** 2).mean()) <= residual_255:
+            break
+        picture = np.clip(picture - entirely * seen, 0, 255)
+    return picture.astype(np.float32)
 
 
 def observed_residual(picture: np.ndarray, raw: np.ndarray, evidence: np.ndarray) -> float | None:

@@ -53,6 +53,13 @@ class TrainingSettings(BaseModel):
     crop: int = Field(160, ge=64, le=256, multiple_of=32, description="Side of a crop, px of 256.")
     seed: int = Field(0, ge=0, description="Of everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where torch computes.")
+    widths: tuple[int, ...] = Field(
+        (64, 96, 144, 192),
+        min_length=2,
+        max_length=4,
+        description="Channels of the generator's levels, finest first.",
+    )
+    blocks: int = Field(2, ge=1, description="Residual blocks of a level, each way.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="auto: float16 on CUDA, bfloat16 on CPUs with matrix units for it, else "

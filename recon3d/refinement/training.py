@@ -57,9 +57,9 @@ class Trainer:
         # The networks' own stream of numbers: the caller's is left alone.
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.generator = Generator().to(self.device, memory_format=torch.channels_last)
+            self.generator = self._new_generator()
             self.critics = Discriminators().to(self.device, memory_format=torch.channels_last)
-        self.average = Generator().to(self.device, memory_format=torch.channels_last)
+            self.average = self._new_generator()
         self.average.load_state_dict(self.generator.state_dict())
         self.average.requires_grad_(False)
         self.optimiser = torch.optim.Adam(
@@ -70,6 +70,10 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(enabled=self.precision == torch.float16)
         self.critic_scaler = torch.amp.GradScaler(enabled=self.precision == torch.float16)
+
+    def _new_generator(self) -> Generator:
+        generator = Generator(self.settings.widths, self.settings.blocks)
+        return generator.to(self.device, memory_format=torch.channels_last)
 
     # ---------------------------------------------------------------- one step
     def batch(self, step: int) -> dict[str, torch.Tensor]:
