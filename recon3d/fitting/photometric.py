@@ -206,8 +206,9 @@ def visible_samples(
     depth = float(np.median(points[:, 2]))
     zoom = depth / (K[0, 0] * DEPTH_GRID_MM)
     at = camera[:, :2] / camera[:, 2:] * (K[0, 0] * zoom)
-    low = at.min(0) - 2
-    size = np.ceil(at.max(0) + 2 - low).astype(int)
+    # column by column: along rows of two it is ten times slower
+    low = np.array([at[:, k].min() for k in (0, 1)]) - 2
+    size = np.ceil(np.array([at[:, k].max() for k in (0, 1)]) + 2 - low).astype(int)
     if size.max() > 1500:
         return np.zeros(len(index)), normals, points
     grid_K = np.array([[K[0, 0] * zoom, 0, -low[0]], [0, K[0, 0] * zoom, -low[1]], [0, 0, 1.0]])
