@@ -21,7 +21,7 @@ from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.weights import save_generator
 
 _EYES = (33, 133), (362, 263)
-_FIXED = {"checkpoint_every", "validate_every", "device", "steps"}
+_FREE = {"checkpoint_every", "validate_every", "device", "steps", "pairs", "val_pairs"}
 """Settings that may change when training goes on; the others belong to the run."""
 
 
@@ -209,7 +209,8 @@ class Trainer:
         """Errors on people never trained on, before and after, and the panel of pictures."""
         from skimage.metrics import structural_similarity
 
-        raw_psnr, psnr, raw_ssim, ssim, rows = [], [], [], [], []
+        embed = _embedder()
+        raw_psnr, psnr, raw_ssim, ssim, rows, drift = [], [], [], [], [], []
         for k in range(len(self.val["target"])):
             row = {c: self.val[c][k] for c in CHANNELS}
             made, _ = self.average(as_tensor(row).to(self.device))
@@ -225,18 +226,26 @@ class Trainer:
             for store, image in ((raw_ssim, grey[0]), (ssim, grey[1])):
                 _, maps = structural_similarity(image, grey[2], full=True, data_range=255)
                 store.append(float(maps[where].mean()))
+            if embed is not None:
+                points = self.val["points"][k]
+                made_8 = np.round(made).astype(np.uint8)
+                seen = [embed(np.ascontiguousarray(x), points) for x in (raw, made_8, target)]
+                drift.append([np.linalg.norm(x - seen[2]) for x in seen[:2]])
             if k < 10:
                 rows.append(np.hstack([raw, np.round(made).astype(np.uint8), target]))
         panel = np.vstack([np.hstack(rows[i : i + 2]) for i in range(0, len(rows) - 1, 2)])
         from recon3d.media.pictures import write_png
 
         write_png(self.out / "panels" / f"step_{self.step:06d}.png", panel)
-        return {
+        found = {
             "psnr_raw": float(np.mean(raw_psnr)),
             "psnr": float(np.mean(psnr)),
             "ssim_raw": float(np.mean(raw_ssim)),
             "ssim": float(np.mean(ssim)),
         }
+        if drift:
+            found["identity_raw"], found["identity"] = (float(x) for x in np.mean(drift, 0))
+        return found
 
     # ---------------------------------------------------------------- keeping
     def save(self) -> None:
@@ -285,7 +294,7 @@ class Trainer:
         except Exception as error:
             raise InputError(f"{path} is no checkpoint of the refiner: {error}") from error
         now = self.settings.model_dump(mode="json")
-        for key in sorted(set(now) - _FIXED):
+        for key in sorted(set(now) - _FREE):
             if known.get(key) != now[key]:
                 raise InputError(
                     f"{path} was trained with {key} {known.get(key)}, now {now[key]}; "
@@ -356,7 +365,9 @@ def train(
                 speed = (step - first) * settings.batch / (time.perf_counter() - began)
                 trainer.note(
                     f"step {step}: PSNR {found['psnr_raw']:.2f} -> {found['psnr']:.2f} dB, SSIM "
-                    f"{found['ssim_raw']:.4f} -> {found['ssim']:.4f}, {speed:.1f} crops/s"
+                    f"{found['ssim_raw']:.4f} -> {found['ssim']:.4f}, identity "
+                    f"{found.get('identity_raw', np.nan):.3f} -> "
+                    f"{found.get('identity', np.nan):.3f}, {speed:.1f} crops/s"
                 )
             if step % settings.checkpoint_every == 0 or step == settings.steps:
                 trainer.save()
@@ -418,6 +429,17 @@ def _vary_tones(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator):
     for part in (slice(0, 3), slice(3, 6)):
         x[part] = (x[part] * gain + offset).clamp(-1, 1)
     return x, (y * gain + offset).clamp(-1, 1)
+
+
+def _embedder():
+    """The face embedder where one is installed: it watches, nothing is trained on it."""
+    from recon3d.errors import BackendUnavailable
+    from recon3d.recognition import load_embedder
+
+    try:
+        return load_embedder()
+    except BackendUnavailable:
+        return None
 
 
 def _psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
