@@ -12,6 +12,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -251,16 +252,7 @@ def picture_metrics(
         return None
     target, mask = truth.image.astype(np.float64), truth.mask
     M = eye_alignment(landmarks, truth.landmarks)
-    size = float(np.hypot(M[0, 0], M[1, 0]))
-    # Shrinking by more than a little would alias.
-    source = cv2.GaussianBlur(image, (0, 0), 0.45 / size) if size < 0.6 else image
-    warped = cv2.warpAffine(
-        source,
-        M,
-        mask.shape[::-1],
-        flags=cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    warped, aligned = _aligned(image, landmarks, M, mask.shape)
     seen = warped.astype(np.float64)
     matched = _match_channels(seen, target, mask)
     out: dict[str, float] = {}
@@ -270,7 +262,6 @@ def picture_metrics(
     out["ssim_y"] = ssim(matched @ _LUMA, target @ _LUMA, mask)
     out["sharpness"] = _contrast(seen @ _LUMA, mask) / max(_contrast(target @ _LUMA, mask), 1e-9)
 
-    aligned = np.column_stack([landmarks[:, :2] @ M[:, :2].T + M[:, 2], landmarks[:, 2] * size])
     eyes = eye_centres(truth.landmarks)
     apart = np.linalg.norm(eyes[1] - eyes[0])
     offset = aligned[:_N_MESH, :2] - truth.landmarks[:_N_MESH, :2]
@@ -284,6 +275,49 @@ def picture_metrics(
             truth.descriptor = describe(truth.image, truth.landmarks)
         out["id_dist"] = float(np.linalg.norm(describe(warped, aligned) - truth.descriptor))
     return out
+
+
+def identity_distances(
+    image: np.ndarray, truths: Sequence[PictureTruth], describe: FaceDescriptor
+) -> np.ndarray | None:
+    """How far a frontal picture is from each of several people, framed as `picture_metrics` does.
+
+    Parameters
+    ----------
+    image : (H, W), (H, W, 3) or (H, W, 4) uint8 sRGB, any size
+    truths : sequence of PictureTruth
+    describe : FaceDescriptor
+
+    Returns
+    -------
+    (P,) Euclidean distances of descriptors, or None where no face is found
+    """
+    image = _on_grey(image)
+    landmarks = portrait_landmarks(image)
+    if landmarks is None:
+        return None
+    out = []
+    for truth in truths:
+        M = eye_alignment(landmarks, truth.landmarks)
+        warped, aligned = _aligned(image, landmarks, M, truth.mask.shape)
+        if truth.descriptor is None:
+            truth.descriptor = describe(truth.image, truth.landmarks)
+        out.append(np.linalg.norm(describe(warped, aligned) - truth.descriptor))
+    return np.array(out)
+
+
+def _aligned(
+    image: np.ndarray, landmarks: np.ndarray, M: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A picture and its landmarks (478, 3) carried over by a similarity, into (H, W)."""
+    size = float(np.hypot(M[0, 0], M[1, 0]))
+    # Shrinking by more than a little would alias.
+    source = cv2.GaussianBlur(image, (0, 0), 0.45 / size) if size < 0.6 else image
+    warped = cv2.warpAffine(
+        source, M, shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    points = np.column_stack([landmarks[:, :2] @ M[:, :2].T + M[:, 2], landmarks[:, 2] * size])
+    return warped, points
 
 
 def ssim(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:

@@ -37,6 +37,9 @@ from recon3d.types import Camera, FaceModel
 LightName = Literal["warm", "cold", "low", "medium", "bright"]
 BlurName = Literal["none", "strong"]
 
+SUBJECT_FILES = ("gt.npz", "frontal.png", "frontal_mask.png")
+"""A person's shape, picture, and the mask of what is compared in it."""
+
 _FACE_REACH_MM = 95.0
 _PIVOT = np.array([0.0, -60.0, -70.0])
 
@@ -314,46 +317,13 @@ def write_benchmark(
     -------
     Path of the folder
     """
-    from recon3d.media import VideoWriter
-    from recon3d.media.pictures import write_png
-
     subjects, cases = {}, []
     for number, (name, scene) in enumerate(scenes.items()):
-        truth, frames = render_scene(scene, model)
-        case = folder / "cases" / name
-        case.mkdir(parents=True, exist_ok=True)
-        # The encoder is part of the recipe; what it left is kept.
-        with VideoWriter(case / "clip.mp4", fps=scene.fps, crf=8) as writer:
-            for frame in frames:
-                writer.write(frame)
-        np.savez_compressed(
-            case / "gt.npz",
-            K=truth.K,
-            R=truth.R,
-            t=truth.t,
-            ypr_deg=truth.angles,
-            expression=truth.expression,
-            expression_names=np.array(model.expression_names, dtype=np.str_),
-        )
-        (case / "scene.json").write_text(scene.model_dump_json(indent=1), encoding="utf-8")
-        key = _subject_key(scene)
+        truth = write_clip(scene, model, folder / "cases" / name)
+        key = subject_key(scene)
         if key not in subjects:
-            subject = folder / "subjects" / key
-            subject.mkdir(parents=True, exist_ok=True)
-            shape, picture = truth.shape_truth(), truth.picture_truth()
-            np.savez_compressed(
-                subject / "gt.npz",
-                vertices=shape.vertices,
-                triangles=shape.triangles,
-                face_mask=shape.mask,
-                now7=shape.now7,
-                nose_tip=shape.nose_tip,
-                frontal_landmarks478=picture.landmarks,
-            )
-            write_png(subject / "frontal.png", picture.image)
-            write_png(subject / "frontal_mask.png", picture.mask.astype(np.uint8) * 255)
-            names = ("gt.npz", "frontal.png", "frontal_mask.png")
-            paths = (str(Path("subjects") / key / n) for n in names)
+            write_subject(truth, folder / "subjects" / key)
+            paths = (str(Path("subjects") / key / n) for n in SUBJECT_FILES)
             subjects[key] = dict(zip(("gt", "frontal", "frontal_mask"), paths, strict=True))
         condition = (conditions or {}).get(name, scene.light)
         clip = str(Path("cases") / name / "clip.mp4")
@@ -371,7 +341,55 @@ def write_benchmark(
     return folder
 
 
-def _subject_key(scene: Scene) -> str:
+def write_clip(
+    scene: Scene, model: FaceModel, folder: Path, *, person_texture: np.ndarray | None = None
+) -> SceneTruth:
+    """Write a scene's clip, its truth by frame and its recipe: clip.mp4, gt.npz, scene.json.
+
+    Frames go from the renderer to the encoder one by one; the texture is as in `render_scene`.
+    """
+    from recon3d.media import VideoWriter
+
+    truth, frames = render_scene(scene, model, person_texture=person_texture)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The encoder is part of the recipe; what it left is kept.
+    with VideoWriter(folder / "clip.mp4", fps=scene.fps, crf=8) as writer:
+        for frame in frames:
+            writer.write(frame)
+    np.savez_compressed(
+        folder / "gt.npz",
+        K=truth.K,
+        R=truth.R,
+        t=truth.t,
+        ypr_deg=truth.angles,
+        expression=truth.expression,
+        expression_names=np.array(model.expression_names, dtype=np.str_),
+    )
+    (folder / "scene.json").write_text(scene.model_dump_json(indent=1), encoding="utf-8")
+    return truth
+
+
+def write_subject(truth: SceneTruth, folder: Path) -> None:
+    """Write what is true about a scene's person: `SUBJECT_FILES`, the picture last."""
+    from recon3d.media.pictures import write_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shape, picture = truth.shape_truth(), truth.picture_truth()
+    shape_file, picture_file, mask_file = SUBJECT_FILES
+    np.savez_compressed(
+        folder / shape_file,
+        vertices=shape.vertices,
+        triangles=shape.triangles,
+        face_mask=shape.mask,
+        now7=shape.now7,
+        nose_tip=shape.nose_tip,
+        frontal_landmarks478=picture.landmarks,
+    )
+    write_png(folder / mask_file, picture.mask.astype(np.uint8) * 255)
+    write_png(folder / picture_file, picture.image)
+
+
+def subject_key(scene: Scene) -> str:
     """One name for all scenes whose person and shape are the same."""
     return f"person{scene.person:03d}_{scene.identity:g}_{scene.displacement_mm:g}"
 

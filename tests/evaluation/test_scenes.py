@@ -168,7 +168,9 @@ def test_a_written_benchmark_tells_its_own_people_apart(model, tmp_path):
     from recon3d.evaluation.benchmark import read_benchmark
     from recon3d.evaluation.metrics import load_descriptor, picture_metrics, shape_metrics
 
-    scenes = {f"p{p}": Scene(person=p, n_frames=2, face_px=48) for p in (1, 4)}
+    # A light and a dark person, hair high and low: metrics match exposure and white balance, so
+    # that people of one complexion differ little in PSNR.
+    scenes = {f"p{p}": Scene(person=p, n_frames=2, face_px=48) for p in (7, 10)}
     folder = write_benchmark(scenes, model, tmp_path / "own")
     benchmark = read_benchmark(folder)
     assert [case.clip.is_file() for case in benchmark.cases] == [True, True]
@@ -187,11 +189,10 @@ def test_a_written_benchmark_tells_its_own_people_apart(model, tmp_path):
         own = picture_metrics(picture.image, picture, describe)
         swapped = picture_metrics(wrong.picture.image, picture, describe)
         assert own["psnr"] > 60
-        # Painted people are alike once exposure and white balance are matched.
-        assert swapped["psnr"] < 30
+        assert swapped["psnr"] < 25
         if describe is not None:
             assert own["id_dist"] < 1e-3
-            assert swapped["id_dist"] > 0.3
+            assert swapped["id_dist"] > 0.4
 
 
 @pytest.mark.slow

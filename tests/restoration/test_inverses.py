@@ -65,7 +65,7 @@ STATED = {
     "sharpening x 1.5, 1.5 px": (8.0, 5.0),
     "JPEG 15": (0.35, 0.2),
     "JPEG 40": (0.25, 0.1),
-    "H.264 crf 40, picture": (0.05, 0.03),
+    "H.264 crf 40, picture": (0.12, 0.08),
     "interlacing, one field": (7.0, 5.0),
     "interlacing, bwdif": (8.0, 6.0),
     "repeated frames 30 %": (15.0, 10.0),
