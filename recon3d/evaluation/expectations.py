@@ -42,13 +42,16 @@ LEVELS = {
     ("blur", "strong"): "strongly smeared",
 }
 
+# Ratios of errors within which two methods count as equally good.
+_NEARER, _FURTHER = 0.93, 1.1
+
 _PANELS = (
     ("detected", "face found\n(share of frames)", ("recon3d",), True),
     ("nonmetric_median", "shape error\n(mm)", ("recon3d", "average", "mean"), False),
     ("id_dist", "distance from the true face\n(0: identical)", ("recon3d", "single"), False),
     ("verification", "nearer to its own person\n(share of others)", ("recon3d", "single"), True),
 )
-_COLOURS = {"recon3d": "#2f5fb3", "single": "#c9772b", "average": "#c9772b", "mean": "#8a8f99"}
+_COLOURS = {"recon3d": "#2f5fb3", "single": "#c9772b", "average": "#5d9b57", "mean": "#8a8f99"}
 _SHORT = {
     "recon3d": "recon3d",
     "single": "best single frame",
@@ -131,10 +134,11 @@ def condition_figure(summary: pandas.DataFrame, factor: str) -> Figure:
     """One condition: found, shape, likeness and being told apart over its levels."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 2.7), layout="constrained")
+    figure = Figure(figsize=(11, 3.0), layout="constrained")
     part = summary[summary["factor"] == factor]
     levels = [level for level in FACTORS[factor] if str(level) in set(part["level"])]
     x = np.arange(len(levels))
+    named: dict = {}
     for axes, (key, title, methods, share) in zip(figure.subplots(1, len(_PANELS)), _PANELS):
         methods = [m for m in methods if key in part and part[part.method == m][key].notna().any()]
         for number, method in enumerate(methods):
@@ -152,8 +156,11 @@ def condition_figure(summary: pandas.DataFrame, factor: str) -> Figure:
             axes.set_ylim(0, 1.05)
         if key == "verification":
             axes.axhline(0.5, color="#555", linewidth=0.8, linestyle=":")
-        if len(methods) > 1:
-            axes.legend(fontsize=7, frameon=False, loc="lower right")
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            named.setdefault(label, handle)
+    figure.legend(
+        named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False
+    )
     return figure
 
 
@@ -234,16 +241,17 @@ def _verdict(at: dict[str, dict]) -> str:
     shape, mean = ours.get("nonmetric_median"), at.get("mean", {}).get("nonmetric_median")
     if _known(shape) and _known(mean):
         text = f"the shape is off by {shape:.2f} mm"
-        if shape < 0.95 * mean:
+        if shape < _NEARER * mean:
             text += f", nearer to the person than a mean face ({mean:.2f} mm)"
-        elif shape <= 1.05 * mean:
+        elif shape <= _FURTHER * mean:
             text += f", no better than a mean face ({mean:.2f} mm)"
         else:
-            text += f", worse than a mean face would be ({mean:.2f} mm): do not trust it"
+            text += f", worse than a mean face would be ({mean:.2f} mm)"
         parts.append(text)
     own, single = ours.get("id_dist"), at.get("single", {}).get("id_dist")
     if _known(own) and _known(single):
-        word = "more like" if own < 0.97 * single else "less like" if own > 1.03 * single else None
+        word = "more like" if own < _NEARER * single else None
+        word = "less like" if own > _FURTHER * single else word
         like = f"{word} the person than" if word else "as like the person as"
         parts.append(
             f"the picture is {like} the best single frame ({own:.2f} against {single:.2f})"

@@ -110,8 +110,11 @@ def test_bad_manifests_are_named(tmp_path, benchmark_folder):
 
 
 @pytest.mark.slow
-def test_agrees_with_the_outside_scorer(shared, tmp_path):
-    """Distorted truth of three cases: every figure as score.py's, to better than 3 digits."""
+def test_agrees_with_the_outside_scorer(shared, tmp_path, capsys):
+    """Distorted truth of three cases: every figure as score.py's, to better than 3 digits, and
+    the command prints the same tables."""
+    from recon3d.cli.main import main
+
     bench = shared / "data" / "bench"
     benchmark = read_benchmark(bench).select(["james_warm40", "ict001_tiny28", "ict002_clean110"])
     rng = np.random.default_rng(1)
@@ -130,7 +133,7 @@ def test_agrees_with_the_outside_scorer(shared, tmp_path):
     command = [sys.executable, str(shared / "eval" / "score.py"), "--bench", str(bench)]
     command += ["--results", str(tmp_path), "--json", str(tmp_path / "theirs.json")]
     command += ["--cases", ",".join(case.name for case in benchmark.cases)]
-    subprocess.run(command, check=True, capture_output=True)
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     theirs = json.loads((tmp_path / "theirs.json").read_text())
     for mine, row in zip(ours, theirs["cases"], strict=True):
         figures = {key: value for key, value in row.items() if isinstance(value, float)}
@@ -140,6 +143,23 @@ def test_agrees_with_the_outside_scorer(shared, tmp_path):
     for which in ("scored", "all"):
         expected = theirs["aggregate"]["overall"][which]
         assert means[which] == pytest.approx(expected, rel=5e-4, abs=5e-4)
+    command = ["bench", "--data", str(bench), "--out", str(tmp_path), "--score-only"]
+    assert main([*command, "--cases", ",".join(case.name for case in benchmark.cases)]) == 0
+
+    def tables(text: str) -> dict[str, list[float]]:
+        """Figures by condition."""
+        lines = (line.split() for line in text.splitlines())
+        return {
+            words[0]: [float(word) for word in words[1:]]
+            for words in lines
+            if len(words) == 16 and words[0] != "condition"
+        }
+
+    wanted, got = tables(printed), tables(capsys.readouterr().out)
+    assert list(got) == list(wanted) == ["clean110", "tiny28", "warm40", "ALL"]
+    for name, figures in wanted.items():
+        # Half a unit of the last printed digit may be rounded either way.
+        assert got[name] == pytest.approx(figures, rel=5e-4, abs=0.0011), name
 
 
 @pytest.mark.slow

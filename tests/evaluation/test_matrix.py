@@ -223,6 +223,7 @@ def test_an_unfinished_run_says_so(tmp_path):
 
 
 # ------------------------------------------------------------------------------------- resuming
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(model, tmp_path, monkeypatch):
     monkeypatch.setitem(FACTORS, "light", ("medium",))
     monkeypatch.setitem(FACTORS, "face_px", (24, 64))
