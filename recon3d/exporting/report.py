@@ -143,15 +143,10 @@ def _over_time(fit: dict[str, np.ndarray]) -> list[tuple[str, str]]:
     some = used.any(1)
     error = np.full(len(length), np.nan)
     error[some] = np.nanmedian(length[some], axis=1)
-    eyes = fit["landmarks"][:, [33, 133, 362, 263]]
-    iod = np.linalg.norm(eyes[:, :2].mean(1) - eyes[:, 2:].mean(1), axis=-1)
-    # A turned head brings its eyes together in the picture: the widest of the clip is the ruler.
-    relative = 100 * error / max(float(np.nanmax(iod, initial=1e-6)), 1e-6)
     times, sources = fit["time"], fit["source"]
     track = (fit["track_time"], fit["track_source"])
     return [
         ("Landmark error of each view, px", charts.points(times, error, sources, "px")),
-        ("... in % of the eye distance", charts.points(times, relative, sources, "%")),
         ("Yaw of the head, degrees", charts.points(track[0], fit["track_yaw"], track[1], "°")),
         ("Width of the face, px", charts.points(track[0], fit["track_face_px"], track[1], "px")),
         (

@@ -66,7 +66,7 @@ function recon3dMesh(host, mesh) {
   gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
 
   const places = { turn: at("turn"), zoom: at("zoom"), wide: at("wide"), painted: at("painted"), shade: at("shade") };
-  let yaw = -0.45, pitch = 0.06, zoom = 1.3, mode = null, held = null, clock = null;
+  let yaw = -0.45, pitch = 0.06, zoom = 1.12, mode = null, held = null, clock = null;
   const draw = () => {
     const scale = Math.min(window.devicePixelRatio || 1, 2);
     const w = Math.round(canvas.clientWidth * scale) || 640, h = Math.round(canvas.clientHeight * scale) || 640;
@@ -116,7 +116,7 @@ function recon3dMesh(host, mesh) {
     if (k) { e.preventDefault(); move(...k); }
     else if (e.key === "+" || e.key === "=") closer(1.1);
     else if (e.key === "-") closer(1 / 1.1);
-    else if (e.key === "Home" || e.key === "0") { e.preventDefault(); stop(); yaw = 0; pitch = 0; zoom = 1.3; draw(); }
+    else if (e.key === "Home" || e.key === "0") { e.preventDefault(); stop(); yaw = 0; pitch = 0; zoom = 1.12; draw(); }
   });
   if (select) {
     for (const m of mesh.modes) select.add(new Option(m.label, m.name, false, m.name === mesh.first));
