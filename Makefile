@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "recon3d needs Python 3.11 ($(PYTHON) not found); set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[viewer,recognition,onnx,models,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[viewer,recognition,onnx,models,notebook,docs,dev]"
 	@# The desktop build of OpenCV wants GL and GLib from the system; where they are missing, the
 	@# headless build of the same version takes its place.
 	@$(BIN)/python -c "import cv2" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-contrib-python-headless==$(OPENCV)
@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/recon3d demo
 
 lint: setup
-	$(BIN)/ruff check recon3d tests benchmarks
+	$(BIN)/ruff check recon3d tests benchmarks notebooks
 
 # With CI set, the slow tests run too.
 test: lint
