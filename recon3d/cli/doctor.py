@@ -24,7 +24,8 @@ REQUIRED = (
 """Distribution and module of what recon3d cannot do without."""
 
 VIEWER_MEND = (
-    "apt-get install libusb-1.0-0 libegl1 libgl1 libgomp1 && pip install 'recon3d[viewer]'"
+    "apt-get install libusb-1.0-0 libegl1 libgl1 libgomp1 libvulkan1 mesa-vulkan-drivers && "
+    "pip install 'recon3d[viewer]'"
 )
 OPTIONAL = (
     ("open3d-cpu", "open3d", "the window of recon3d view", VIEWER_MEND),
