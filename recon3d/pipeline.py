@@ -30,7 +30,7 @@ from recon3d.settings import RunSettings
 from recon3d.state import load_state, save_state
 from recon3d.types import FaceFit, FaceModel, FaceTexture, FaceTrack, FrontalView, Reconstruction
 
-STAGES = ("tracking", "fitting", "texturing", "frontal", "exporting")
+STAGES = ("tracking", "fitting", "texturing", "frontal", "refinement", "exporting")
 SCHEMA_VERSION = 1
 
 
@@ -119,11 +119,15 @@ def run(
     out = Path(out)
     media = open_inputs(list(inputs))
     model = _load_model(settings.model)
+    warnings: list[str] = []
+    refiner = _optional_refiner(settings, warnings)
     ledger = _ledger(model, settings)
+    if refiner is not None:
+        ledger.append(refiner.licence)
     if permissive_only:
         licences.require_permissive(ledger)
     _prepare_folder(out)
-    job = _Job(out, settings, media, model, ledger, reporter, resume)
+    job = _Job(out, settings, media, model, refiner, ledger, warnings, reporter, resume)
     try:
         return job.run(until, keep)
     except KeyboardInterrupt:
@@ -134,18 +138,21 @@ def run(
 class _Job:
     """One run's bookkeeping."""
 
-    def __init__(self, out, settings, media, model, ledger, reporter, resume):
+    def __init__(
+        self, out, settings, media, model, refiner, ledger, warnings, reporter, resume
+    ):
         self.out: Path = out
         self.settings: RunSettings = settings
         self.media = media
         self.model: FaceModel = model
+        self.refiner = refiner
         self.ledger = ledger
         self.reporter: Reporter = reporter
         self.resume: bool = resume
         self.records: list[StageRecord] = []
         self.tracks: list[dict] = []
         self.dropped: list[dict] = []
-        self.warnings: list[str] = []
+        self.warnings: list[str] = warnings
         self.n_frames = 0
         self.started = datetime.now(UTC)
         self.state = out / ".state"
@@ -234,11 +241,28 @@ class _Job:
         if until == "frontal":
             self.tracks.append(entry)
             return None
+        if self.refiner is not None:
+            from recon3d.refinement import refine_frontal
+
+            fused = frontal
+            frontal = self._stage(
+                "refinement",
+                track.id,
+                self._fingerprint("refinement"),
+                lambda move: refine_frontal(fused, self.refiner, s.refinement, self.embedder),
+                suffix,
+            )
+        if until == "refinement":
+            self.tracks.append(entry)
+            return None
         made = Reconstruction(track, fit, texture, frontal)
         with self._measure("exporting", track.id):
             from recon3d.exporting import write_track
 
-            metrics = {"identity_consistency": identity_consistency(made, self.embedder)}
+            metrics = {
+                "identity_consistency": identity_consistency(made, self.embedder),
+                "refiner": frontal.info.get("refiner") or self._unrefined(),
+            }
             made = Reconstruction(track, fit, texture, frontal, metrics)
             write_track(
                 made,
@@ -250,6 +274,12 @@ class _Job:
         self.tracks.append(entry)
         self.write_manifest("running")
         return made
+
+    def _unrefined(self) -> dict:
+        why = "no weights in assets/refiner: train some or give --refiner PATH"
+        if not self.settings.refine:
+            why = "switched off (--no-refine)"
+        return {"applied": False, "why": why}
 
     # ---------------------------------------------------------------- stages
     def _track(self, move: Callable) -> tuple:
@@ -306,6 +336,8 @@ class _Job:
             "embedder": self.embedder is not None,
             "settings": {k: chosen[k] for k in kept if k in chosen},
         }
+        if stage == "refinement":
+            parts["refiner"] = self.refiner.licence.as_dict() | {"sha256": self.refiner.sha256}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     # ---------------------------------------------------------------- what is written
@@ -456,6 +488,40 @@ def _optional_embedder(warnings: list[str]):
     except BackendUnavailable as error:
         warnings.append(str(error))
         return None
+
+
+def _optional_refiner(settings: RunSettings, warnings: list[str]):
+    """The refiner of the settings; None where it is switched off or its weights do not ship."""
+    if not settings.refine:
+        return None
+    from recon3d.refinement import load_refiner, shipped_path
+
+    if settings.refinement.path is None and not shipped_path().is_file():
+        warnings.append(
+            f"no refiner weights in {shipped_path().parent}: the frontal view stays as fused"
+        )
+        return None
+    return load_refiner(
+        settings.refinement.path, licence=settings.refinement.licence, device=_device(settings)
+    )
+
+
+def _device(settings: RunSettings) -> str:
+    """cpu or cuda; asking for CUDA where there is none is an error.
+
+    Raises
+    ------
+    BackendUnavailable
+    """
+    if settings.device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if settings.device == "cuda":
+        raise BackendUnavailable("--device cuda: no CUDA device is usable here; try --device cpu")
+    return "cpu"
 
 
 def _prepare_folder(out: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,8 +13,11 @@ from recon3d.errors import InputError
 from recon3d.exporting import ExportSettings
 from recon3d.fitting import FittingSettings
 from recon3d.frontal import FrontalSettings
+from recon3d.refinement import RefinementSettings
 from recon3d.texturing import TexturingSettings
 from recon3d.tracking import TrackingSettings
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class RunSettings(BaseModel):
@@ -30,6 +33,7 @@ class RunSettings(BaseModel):
     fitting: FittingSettings = Field(default_factory=FittingSettings)
     texturing: TexturingSettings = Field(default_factory=TexturingSettings)
     frontal: FrontalSettings = Field(default_factory=FrontalSettings)
+    refinement: RefinementSettings = Field(default_factory=RefinementSettings)
     exporting: ExportSettings = Field(default_factory=ExportSettings)
 
 
@@ -58,9 +62,35 @@ def load_settings(
     InputError
         With the first thing that is wrong, in one line.
     """
-    tree: dict[str, Any] = {}
-    if config is not None:
-        tree = _read_yaml(config)
+    return validated(
+        RunSettings, assignments, {} if config is None else _read_yaml(config), **options
+    )
+
+
+def validated(
+    schema: type[Settings],
+    assignments: list[str] | None = None,
+    tree: dict[str, Any] | None = None,
+    **options: Any,
+) -> Settings:
+    """Settings of any kind from a tree of values, options, then `key=value` lines.
+
+    Parameters
+    ----------
+    schema : type
+        The pydantic model.
+    assignments : list of str, optional
+        Lines such as ``tracking.max_views=32``; values are read as YAML.
+    tree : dict, optional
+    **options
+        Top-level fields; None means not given.
+
+    Raises
+    ------
+    InputError
+        With the first thing that is wrong, in one line.
+    """
+    tree = dict(tree or {})
     tree.update({k: v for k, v in options.items() if v is not None})
     for line in assignments or []:
         key, equals, text = line.partition("=")
@@ -78,18 +108,19 @@ def load_settings(
                 raise InputError(f"--set {key}: {parent} is not a group of settings")
         node[leaf] = value
     try:
-        return RunSettings.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"]
         if first["type"] == "extra_forbidden":
-            message = f"no such setting; known there: {', '.join(_known(first['loc'][:-1]))}"
+            known = ", ".join(_known(schema, first["loc"][:-1]))
+            message = f"no such setting; known there: {known}"
         raise InputError(f"setting {where}: {message}") from error
 
 
-def _known(parents: tuple) -> list[str]:
-    fields = RunSettings.model_fields
+def _known(schema: type[BaseModel], parents: tuple) -> list[str]:
+    fields = schema.model_fields
     for parent in parents:
         fields = getattr(fields[parent].annotation, "model_fields", {})
     return sorted(fields)

@@ -351,6 +351,10 @@ class FrontalView:
     landmarks : (478, 2) float32, px of the picture.
     camera : Camera that rendered it.
     generated_share : float in [0, 1], over the face.
+    reference : (512, 512, 3) uint8 sRGB or None
+        The best frames themselves, brought into the picture and not fused.
+    uncertainty : (512, 512) float32 or None
+        The refiner's own standard deviation of ``image``, in units of its 0 to 255 range.
     """
 
     image: np.ndarray
@@ -361,6 +365,8 @@ class FrontalView:
     landmarks: np.ndarray
     camera: Camera
     generated_share: float
+    reference: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
     info: dict = field(default_factory=dict)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from recon3d.cli import bench, demo, doctor, enhance, model, run, view
+from recon3d.cli import bench, demo, doctor, enhance, model, run, train, view
 
 # The libraries below print start-up chatter of their own on standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,6 +31,7 @@ app.command("enhance")(enhance.enhance)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(model.app, name="model")
+app.add_typer(train.app, name="train")
 
 
 def _version(value: bool) -> None:

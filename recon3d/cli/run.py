@@ -21,9 +21,12 @@ def run(
     model: str = typer.Option(None, help="Face model: a name or a path."),
     device: str = typer.Option(None, help="auto, cpu or cuda."),
     refine: bool = typer.Option(None, "--refine/--no-refine", help="Use the refiner."),
+    refiner: str = typer.Option(
+        None, help="A refiner of your own: .safetensors, .onnx, or .pth through spandrel."
+    ),
     max_tracks: int = typer.Option(None, help="At most this many people."),
     until: str = typer.Option(
-        None, help="Stop after: tracking, fitting, texturing, frontal, exporting."
+        None, help="Stop after: tracking, fitting, texturing, frontal, refinement, exporting."
     ),
     resume: bool = typer.Option(False, "--resume", help="Go on from an earlier, unfinished run."),
     permissive_only: bool = typer.Option(
@@ -34,8 +37,13 @@ def run(
     log_file: Path = typer.Option(None, help="Write a detailed log there."),
 ) -> None:
     """Clips or pictures in; mesh, frontal view and evidence map out."""
+    import json
+
     from recon3d.settings import load_settings
 
+    assignments = list(assignments or [])
+    if refiner is not None:
+        assignments.append(f"refinement.path={json.dumps(refiner)}")
     settings = load_settings(
         config,
         assignments,

@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
-from recon3d.evaluation.drawing import draw_mesh, over, room, shoulders
+from recon3d.evaluation.drawing import room, shoulders
 from recon3d.evaluation.metrics import PictureTruth, ShapeTruth
 from recon3d.geometry import FRONTAL, head_rotation, intrinsics, so3_exp, vertex_normals
 from recon3d.morphable.topology import NOW7
+from recon3d.rendering import draw_mesh, over
 from recon3d.restoration import (
     H264,
     ColourTemperature,

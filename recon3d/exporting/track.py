@@ -170,6 +170,9 @@ def write_track(
         "fit.npz": fit_archive(reconstruction),
         "metrics.json": dump_json(track_metrics(reconstruction), indent=1).encode(),
     }
+    if frontal.uncertainty is not None:
+        deviation = np.clip(np.round(frontal.uncertainty), 0, 255).astype(np.uint8)
+        contents["frontal_uncertainty.png"] = encode_png(deviation, text(share))
     for i in best_views(track, fit.view_weight):
         view = track.views[i]
         name, plain = view_name(view), text(0.0, VIEW_NOTICE)

@@ -6,12 +6,18 @@ import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from recon3d.errors import InputError
 from recon3d.fitting.initialisation import weak_perspective
-from recon3d.fitting.projection import project_with_derivatives, rotate_project, translation
+from recon3d.fitting.projection import (
+    pose_derivatives,
+    project_with_derivatives,
+    rotate_project,
+    translation,
+)
 from recon3d.fitting.settings import FittingSettings
 from recon3d.fitting.shape_basis import (
     FACE_OVAL,
@@ -31,8 +37,8 @@ POSE_RIDGE = 1e-6
 STRONG_PERSPECTIVE = 0.1
 """Face radius over distance from which landmarks observe the focal length: about 60 cm away."""
 
-CHUNK = 2
-"""Views linearised at a time: few, so that their derivatives stay in the cache."""
+CHUNK = 8
+"""Views worked on at a time: few, so that their derivatives stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,20 @@ class Priors:
 
 @dataclass
 class Normal:
-    """Gauss-Newton system of the whole problem, see `solve_arrow`; g and b are gradients."""
+    """Gauss-Newton system of the whole problem, see `solve_arrow`; g and b are gradients.
+
+    Most expression coefficients of most views lie on a bound and stay there, so the blocks of a
+    view hold only the Q unknowns that its `columns` name.
+
+    Attributes
+    ----------
+    H, g : (T, T), (T,) of the globals
+    V, W, C : (N, Q, Q), (N, T, Q), (N - 1, Q, Q)
+    b : (N, P), of all unknowns of the views
+    columns : (N, Q) int
+        Which of the P unknowns of its view each row of V is; P where it is none: such rows are
+        those of the unit matrix.
+    """
 
     H: np.ndarray
     g: np.ndarray
@@ -113,6 +132,49 @@ class Normal:
     b: np.ndarray
     W: np.ndarray
     C: np.ndarray
+    columns: np.ndarray
+
+
+class _Part(NamedTuple):
+    """What n views add to the system, see `Normal`.
+
+    Attributes
+    ----------
+    V, W : (n, q, q), (n, q, T), the second transposed
+    b : (n, P)
+    columns : (n, P) int, of which the first q count
+    g : (T,)
+    H : (S, T), rows of the focal lengths
+    by_shape : (3, 3, L), information on the landmarks in model axes
+    """
+
+    V: np.ndarray
+    W: np.ndarray
+    b: np.ndarray
+    columns: np.ndarray
+    g: np.ndarray
+    H: np.ndarray
+    by_shape: np.ndarray
+
+
+@dataclass(frozen=True)
+class ViewPriors:
+    """What the priors of views add to the system.
+
+    Attributes
+    ----------
+    gradient : (N, P)
+    diagonal : (N, P) of the Gauss-Newton matrix, but for rotations
+    turn : (N, 3, 3) its block of each rotation
+    turn_next : (N - 1, 3, 3) its block between the rotations of a view and the next
+    after : (N - 1, P) its diagonal between other unknowns of a view and the next
+    """
+
+    gradient: np.ndarray
+    diagonal: np.ndarray
+    turn: np.ndarray
+    turn_next: np.ndarray
+    after: np.ndarray
 
 
 def left_jacobian_inverse(w: np.ndarray) -> np.ndarray:
@@ -152,65 +214,71 @@ class Problem:
     ):
         self.basis, self.settings = basis, settings
         self.measurements, self.priors = measurements, priors
+        # coordinates before landmarks, as in `recon3d.fitting.projection`
         self.n_landmarks = len(basis.mean)
-        self._modes = basis.modes.reshape(3 * self.n_landmarks, -1)
-        self._expression = basis.expression.reshape(3 * self.n_landmarks, -1)
+        self._modes = basis.modes.transpose(1, 0, 2).reshape(3 * self.n_landmarks, -1)
+        self.E = basis.expression.shape[2]
+        # and a last field of zeros, for columns that are no unknown
+        self._expression = np.zeros((self.E + 1, 3 * self.n_landmarks))
+        fields = basis.expression.transpose(2, 1, 0)
+        self._expression[:-1] = fields.reshape(self.E, 3 * self.n_landmarks)
+        self._points = np.ascontiguousarray(measurements.points.transpose(0, 2, 1))
+        self._offset = np.ascontiguousarray(measurements.offset.transpose(0, 2, 1))
+        self._whitener = np.ascontiguousarray(measurements.whitener.transpose(0, 2, 3, 1))
         self.G = self._modes.shape[1]
-        self.E = self._expression.shape[1]
         self.S = len(priors.log_focal)
         self.P = 6 + self.E
 
     # -- residuals -------------------------------------------------------------------------
 
-    def points(self, state: State, views: slice = slice(None)) -> np.ndarray:
-        """(n, L, 3) landmarks of some views in model axes, mm."""
-        base = self.basis.mean + (self._modes @ state.q).reshape(-1, 3)
-        moved = (state.e[views] @ self._expression.T).reshape(-1, self.n_landmarks, 3)
-        return base + moved + self.measurements.offset[views]
+    def _neutral(self, state: State) -> np.ndarray:
+        """(3, L) landmarks without expression in model axes, mm."""
+        return self.basis.mean.T + (self._modes @ state.q).reshape(3, -1)
+
+    def _chunks(self) -> list[slice]:
+        N = len(self._points)
+        return [slice(i, min(i + CHUNK, N)) for i in range(0, N, CHUNK)]
+
+    def _camera(self, state: State, neutral: np.ndarray, views: slice) -> tuple[np.ndarray, ...]:
+        """Arguments of the projection for some views; ``neutral`` as of `_neutral`."""
+        m = self.measurements
+        moved = state.e[views] @ self._expression[:-1]
+        X = moved.reshape(-1, *neutral.shape) + neutral + self._offset[views]
+        log_focal = state.log_focal[m.source[views]]
+        return X, state.R[views], state.place[views], log_focal, m.centre[views]
 
     def _robust(self, d2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Student-t loss of squared whitened distances, and its weight."""
         nu = self.settings.student_dof
         return (nu + 2) * np.log1p(d2 / nu), (nu + 2) / (nu + d2)
 
+    def _whitened(self, points: np.ndarray, views: slice) -> np.ndarray:
+        """(n, 2, L) whitened residuals of projected points (n, 2, L)."""
+        d, A = points - self._points[views], self._whitener[views]
+        return A[:, :, 0] * d[:, None, 0] + A[:, :, 1] * d[:, None, 1]
+
     def landmark_distance(self, state: State) -> np.ndarray:
         """(N, L) squared whitened distances."""
-        m = self.measurements
-        out = np.empty(m.count.shape)
-        for i in range(0, len(out), CHUNK):
-            s = slice(i, i + CHUNK)
-            p, _ = rotate_project(
-                self.points(state, s),
-                state.R[s],
-                state.place[s],
-                state.log_focal[m.source[s]],
-                m.centre[s],
-            )
-            r = (m.whitener[s] @ (p - m.points[s])[..., None])[..., 0]
-            out[s] = (r**2).sum(-1)
+        out, neutral = np.empty(self.measurements.count.shape), self._neutral(state)
+        for s in self._chunks():
+            p, _ = rotate_project(*self._camera(state, neutral, s))
+            out[s] = (self._whitened(p, s) ** 2).sum(1)
         return out
 
     def cost(self, state: State) -> float:
         """Negative log posterior up to a constant."""
-        m, total = self.measurements, 0.0
-        for i in range(0, len(m.points), CHUNK):
-            s = slice(i, i + CHUNK)
-            p, Y = rotate_project(
-                self.points(state, s),
-                state.R[s],
-                state.place[s],
-                state.log_focal[m.source[s]],
-                m.centre[s],
-            )
-            r = (m.whitener[s] @ (p - m.points[s])[..., None])[..., 0]
-            total += 0.5 * float((m.count[s] * self._robust((r**2).sum(-1))[0]).sum())
+        m, total, neutral = self.measurements, 0.0, self._neutral(state)
+        for s in self._chunks():
+            p, Y = rotate_project(*self._camera(state, neutral, s))
+            d2 = (self._whitened(p, s) ** 2).sum(1)
+            total += 0.5 * float((m.count[s] * self._robust(d2)[0]).sum())
             total += 0.5 * float((m.depth_count[s] * self._depth_residual(Y, s) ** 2).sum())
         return total + self._prior_cost(state)
 
     def _depth_residual(self, Y: np.ndarray, views: slice) -> np.ndarray:
         """Relative depth: what is left after the mean, which a landmarker does not know."""
         m = self.measurements
-        r, w = Y[..., 2] - m.depth[views], m.depth_count[views]
+        r, w = Y[:, 2] - m.depth[views], m.depth_count[views]
         return r - (w * r).sum(1, keepdims=True) / np.maximum(w.sum(1, keepdims=True), 1e-12)
 
     def _prior_cost(self, state: State) -> float:
@@ -229,134 +297,193 @@ class Problem:
 
     # -- the system ------------------------------------------------------------------------
 
-    def normal(self, state: State) -> Normal:
-        """Gradient and Gauss-Newton matrix at a state."""
-        m, G, S, P = self.measurements, self.G, self.S, self.P
-        N, L = m.count.shape
-        T = G + S
-        H, g = np.zeros((T, T)), np.zeros(T)
-        V, b, W = np.zeros((N, P, P)), np.zeros((N, P)), np.zeros((N, T, P))
-        by_shape = np.zeros((L, 3, 3))
-        gradient = np.zeros((L, 3))
-        focal_cross = np.zeros((S, L, 3))
-        E = self.basis.expression
-        for i in range(0, N, CHUNK):
-            s = slice(i, min(i + CHUNK, N))
-            n = s.stop - s.start
-            proj = project_with_derivatives(
-                self.points(state, s),
-                state.R[s],
-                state.place[s],
-                state.log_focal[m.source[s]],
-                m.centre[s],
-            )
-            whitener = m.whitener[s]
-            r2 = (whitener @ (proj.points - m.points[s])[..., None])[..., 0]
-            weight = np.sqrt(m.count[s] * self._robust((r2**2).sum(-1))[1])
-            A = whitener * weight[..., None, None]
-            # three rows a landmark: two of the picture, one of relative depth
-            d = np.sqrt(m.depth_count[s])
-            r = np.empty((n, L, 3))
-            r[..., :2] = r2 * weight[..., None]
-            r[..., 2] = d * self._depth_residual(proj.rotated, s)
-            Jx = np.empty((n, L, 3, 3))
-            Jx[..., :2, :] = A @ proj.by_point
-            Jx[..., 2, :] = d[..., None] * state.R[s, None, 2]
-            J = np.empty((n, L, 3, P))
-            J[..., :2, :6] = A @ proj.by_pose
-            J[..., 2, :6] = 0.0
-            J[..., 2, 0] = d * proj.rotated[..., 1]
-            J[..., 2, 1] = -d * proj.rotated[..., 0]
-            np.matmul(Jx, E, out=J[..., 6:])
-            Jf = np.zeros((n, L, 3))
-            Jf[..., :2] = (A @ proj.by_focal[..., None])[..., 0]
+    def normal(self, state: State, *, strike: bool = False) -> Normal:
+        """Gradient and Gauss-Newton matrix at a state.
 
-            rows = J.reshape(n, 3 * L, P)
-            V[s] = rows.transpose(0, 2, 1) @ rows
-            b[s] = (rows.transpose(0, 2, 1) @ r.reshape(n, 3 * L, 1))[..., 0]
-            Jxt = Jx.transpose(0, 1, 3, 2)
-            W[s, :G] = self._modes.T @ (Jxt @ J).reshape(n, 3 * L, P)
-            by_focal = (rows.transpose(0, 2, 1) @ Jf.reshape(n, 3 * L, 1))[..., 0]
-            cross = (Jxt @ Jf[..., None])[..., 0]
-            for k, view in enumerate(range(s.start, s.stop)):
-                source = m.source[view]
-                W[view, G + source] = by_focal[k]
-                H[G + source, G + source] += float((Jf[k] ** 2).sum())
-                g[G + source] += float((Jf[k] * r[k]).sum())
-                focal_cross[source] += cross[k]
-            by_shape += (Jxt @ Jx).sum(0)
-            gradient += (Jxt @ r[..., None])[..., 0].sum(0)
-        H[:G, :G] = self._modes.T @ (by_shape @ self.basis.modes).reshape(3 * L, G)
-        g[:G] = self._modes.T @ gradient.ravel()
-        H[:G, G:] = self._modes.T @ focal_cross.reshape(S, 3 * L).T
-        H[G:, :G] = H[:G, G:].T
-        system = Normal(H, g, V, b, W, np.zeros((max(N - 1, 0), P, P)))
-        self._add_priors(system, state)
-        return system
-
-    def _add_priors(self, system: Normal, state: State) -> None:
-        s, prior, G, S = self.settings, self.priors, self.G, self.S
-        g, H = system.g, system.H
-        g[:G] += state.q
-        H[np.arange(G), np.arange(G)] += 1.0
-        focal = np.arange(G, G + S)
-        g[focal] += (state.log_focal - prior.log_focal) / prior.log_focal_std**2
-        H[focal, focal] += prior.log_focal_std**-2
-        k = np.arange(6, self.P)
-        system.b[:, 6:] += 1 / s.expression_scale + state.e / s.expression_std**2
-        system.V[:, k, k] += s.expression_std**-2
-        if not prior.pair.any():
-            return
-        info = np.where(prior.pair[:-1, None], prior.pair_information[:-1], 0.0)
-        change = _changes(state)
-        J2 = left_jacobian_inverse(change[:, :3])
-        J1 = -J2.transpose(0, 2, 1)
-        I3 = info[:, :3, None]
-        system.V[1:, :3, :3] += J2.transpose(0, 2, 1) @ (I3 * J2)
-        system.V[:-1, :3, :3] += J1.transpose(0, 2, 1) @ (I3 * J1)
-        system.C[:, :3, :3] += J1.transpose(0, 2, 1) @ (I3 * J2)
-        pull = info * (change - prior.pair_mean[:-1])
-        system.b[1:, :3] += (J2.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
-        system.b[:-1, :3] += (J1.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
-        k = np.arange(3, self.P)
-        system.V[1:, k, k] += info[:, 3:]
-        system.V[:-1, k, k] += info[:, 3:]
-        system.C[:, k, k] -= info[:, 3:]
-        system.b[1:, 3:] += pull[:, 3:]
-        system.b[:-1, 3:] -= pull[:, 3:]
-
-    # -- a step ----------------------------------------------------------------------------
-
-    def step(self, state: State, system: Normal, damping: float) -> tuple[State, np.ndarray]:
-        """One damped step inside the expression box.
-
-        Coefficients that lie on a bound and want to leave the box are held: their rows and
-        columns are struck out (projected Newton [1]_). What crosses a bound is put back on it.
-
-        Returns
-        -------
-        State, and the (T, T) Schur complement of the undamped priors and data
+        Parameters
+        ----------
+        state : State
+        strike : bool
+            Leave out expression coefficients that lie on a bound and want to leave the box
+            (projected Newton [1]_): nine in ten, in a typical face.
 
         References
         ----------
         .. [1] D. P. Bertsekas, Projected Newton methods for optimization problems with simple
            constraints, SIAM J. Control Optim. 20, 1982.
         """
-        G, S = self.G, self.S
-        pull = system.b[:, 6:]
-        held = ((state.e <= 0) & (pull > 0)) | ((state.e >= 1) & (pull < 0))
-        free = np.concatenate([np.ones((len(held), 6)), ~held], 1)
-        V = system.V * free[:, :, None] * free[:, None, :]
-        W = system.W * free[:, None, :]
-        b = system.b * free
-        C = system.C * free[:-1, :, None] * free[1:, None, :] if len(system.C) else None
-        k = np.arange(self.P)
+        G, L = self.G, self.n_landmarks
+        N, T = len(self._points), G + self.S
+        priors = self._view_priors(state)
+        neutral = self._neutral(state)
+        chunks = self._chunks()
+        parts = [self._chunk_system(state, neutral, priors.gradient[s], strike, s) for s in chunks]
+        Q = max(part.V.shape[1] for part in parts)
+        columns = np.concatenate([part.columns for part in parts])[:, :Q]
+        H, g = np.zeros((T, T)), sum(part.g for part in parts)
+        V, W = np.zeros((N, Q, Q)), np.zeros((N, Q, T))
+        for s, part in zip(chunks, parts, strict=True):
+            q = part.V.shape[1]
+            V[s, :q, :q] = part.V
+            W[s, :q] = part.W
+        k = np.arange(Q)
+        V[:, k, k] += columns == self.P
+        H[G:] = sum(part.H for part in parts)
+        by_shape = sum(part.by_shape for part in parts)
+        moved = sum(by_shape[:, k, :, None] * self._modes.reshape(3, L, G)[k] for k in range(3))
+        H[:G, :G] = self._modes.T @ moved.reshape(3 * L, G)
+        H[:G, G:] = H[G:, :G].T
+        b = np.concatenate([part.b for part in parts])
+        C = np.zeros((N - 1, Q, Q))
+        system = Normal(H, g, V, b, W.transpose(0, 2, 1), C, columns)
+        self._add_priors(system, state, priors)
+        return system
+
+    def _chunk_system(
+        self, state: State, neutral: np.ndarray, gradient: np.ndarray, strike: bool, views: slice
+    ) -> _Part:
+        """What some views add to the system; ``gradient`` (n, P) is what priors say of them."""
+        G, E, L = self.G, self.E, self.n_landmarks
+        Jx, J = self._linearise(state, neutral, views)
+        n = len(J)
+        # J' J, and what it is by a movement of the landmarks in model axes
+        flat = J.reshape(n, 8, 3 * L)
+        squares = flat @ flat.transpose(0, 2, 1)
+        by_point = _inner(Jx, J)
+        twice = _inner(Jx, Jx)
+        b = gradient.copy()
+        b[:, :6] += squares[:, :6, 7]
+        b[:, 6:] += by_point[:, 7].reshape(n, 3 * L) @ self._expression[:-1].T
+        held = np.zeros((n, E), bool)
+        if strike:
+            held = _held(state.e[views], b[:, 6:])
+        columns = _columns(held)
+        q = 6 + int((~held).sum(1).max(initial=0))
+        moving = self._expression[columns[:, 6:q] - 6]
+        # in model axes: pose, the expression that moves, focal length, residual
+        through = _through(twice, moving.reshape(n, q - 6, 3, L))
+        Z = np.concatenate([by_point[:, :6], through, by_point[:, 6:]], 1)
+        Z = Z.reshape(n, q + 2, 3 * L)
+        by_expression = Z @ moving.transpose(0, 2, 1)
+        by_modes = (Z.reshape(n * (q + 2), 3 * L) @ self._modes).reshape(n, q + 2, G)
+        V, W = np.empty((n, q, q)), np.zeros((n, q, G + self.S))
+        V[:, :6, :6] = squares[:, :6, :6]
+        V[:, :, 6:] = by_expression[:, :q]
+        V[:, 6:, :6] = by_expression[:, :6].transpose(0, 2, 1)
+        W[..., :G] = by_modes[:, :q]
+        g, H = np.zeros(G + self.S), np.zeros((self.S, G + self.S))
+        g[:G] = by_modes[:, q + 1].sum(0)
+        for k, source in enumerate(self.measurements.source[views]):
+            W[k, :6, G + source] = squares[k, :6, 6]
+            W[k, 6:, G + source] = by_expression[k, q]
+            H[source, G + source] += squares[k, 6, 6]
+            H[source, :G] += by_modes[k, q]
+            g[G + source] += squares[k, 6, 7]
+        return _Part(V, W, b, columns, g, H, twice.sum(0))
+
+    def _linearise(
+        self, state: State, neutral: np.ndarray, views: slice
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weighted derivatives of the residuals of some views, K = 3 for each landmark.
+
+        Two are of the picture, one of relative depth.
+
+        Returns
+        -------
+        (n, 3, K, L) by the landmark in model axes, and (n, 8, K, L) by pose (6), focal length and,
+        last, the residuals themselves
+        """
+        m, (X, *camera) = self.measurements, self._camera(state, neutral, views)
+        R, place, log_focal, centre = camera
+        proj = project_with_derivatives(X, *camera)
+        r = self._whitened(proj.points, views)
+        weight = np.sqrt(m.count[views] * self._robust((r**2).sum(1))[1])
+        A = self._whitener[views] * weight[:, None, None]
+        d = np.sqrt(m.depth_count[views])
+        n, _, L = r.shape
+        D = np.zeros((n, 3, 3, L))  # by the point in camera axes; axis before residual
+        for k in range(2):
+            D[:, :, k] = A[:, k, 0, None] * proj.by_camera[:, 0]
+            D[:, :, k] += A[:, k, 1, None] * proj.by_camera[:, 1]
+        D[:, 2, 2] = d
+        J = np.empty((n, 8, 3, L))
+        J[:, :6] = pose_derivatives(D.transpose(0, 2, 1, 3), proj.rotated, place, log_focal, centre)
+        # depth is relative: it does not change with the place
+        J[:, 3:7, 2] = 0.0
+        J[:, 6, :2] = A[:, :, 0] * proj.by_focal[:, None, 0]
+        J[:, 6, :2] += A[:, :, 1] * proj.by_focal[:, None, 1]
+        J[:, 7, :2] = r * weight[:, None]
+        J[:, 7, 2] = d * self._depth_residual(proj.rotated, views)
+        return (R.transpose(0, 2, 1) @ D.reshape(n, 3, 3 * L)).reshape(D.shape), J
+
+    def _view_priors(self, state: State) -> ViewPriors:
+        s, prior = self.settings, self.priors
+        N, P = len(state.e), self.P
+        gradient, diagonal = np.zeros((N, P)), np.zeros((N, P))
+        gradient[:, 6:] = 1 / s.expression_scale + state.e / s.expression_std**2
+        diagonal[:, 6:] = s.expression_std**-2
+        turn, turn_next = np.zeros((N, 3, 3)), np.zeros((max(N - 1, 0), 3, 3))
+        after = np.zeros((max(N - 1, 0), P))
+        if prior.pair.any():
+            info = np.where(prior.pair[:-1, None], prior.pair_information[:-1], 0.0)
+            change = _changes(state)
+            J2 = left_jacobian_inverse(change[:, :3])
+            J1 = -J2.transpose(0, 2, 1)
+            I3 = info[:, :3, None]
+            turn[1:] += J2.transpose(0, 2, 1) @ (I3 * J2)
+            turn[:-1] += J1.transpose(0, 2, 1) @ (I3 * J1)
+            turn_next += J1.transpose(0, 2, 1) @ (I3 * J2)
+            pull = info * (change - prior.pair_mean[:-1])
+            gradient[1:, :3] += (J2.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
+            gradient[:-1, :3] += (J1.transpose(0, 2, 1) @ pull[:, :3, None])[..., 0]
+            gradient[1:, 3:] += pull[:, 3:]
+            gradient[:-1, 3:] -= pull[:, 3:]
+            diagonal[1:, 3:] += info[:, 3:]
+            diagonal[:-1, 3:] += info[:, 3:]
+            after[:, 3:] -= info[:, 3:]
+        return ViewPriors(gradient, diagonal, turn, turn_next, after)
+
+    def _add_priors(self, system: Normal, state: State, views: ViewPriors) -> None:
+        """Add the priors to all of a system but the gradient of the views, which has them."""
+        prior, G, S = self.priors, self.G, self.S
+        g, H, columns = system.g, system.H, system.columns
+        g[:G] += state.q
+        H[np.arange(G), np.arange(G)] += 1.0
+        focal = np.arange(G, G + S)
+        g[focal] += (state.log_focal - prior.log_focal) / prior.log_focal_std**2
+        H[focal, focal] += prior.log_focal_std**-2
+        k = np.arange(columns.shape[1])
+        system.V[:, k, k] += _take(views.diagonal, columns)
+        system.V[:, :3, :3] += views.turn
+        same = columns[:-1, :, None] == columns[1:, None, :]
+        system.C[:] = np.where(same, _take(views.after, columns[:-1])[:, :, None], 0.0)
+        system.C[:, :3, :3] = views.turn_next
+
+    # -- a step ----------------------------------------------------------------------------
+
+    def step(self, state: State, system: Normal, damping: float) -> tuple[State, np.ndarray]:
+        """One damped step inside the expression box.
+
+        Coefficients that lie on a bound and want to leave the box are held: the system is one in
+        which they are struck out. What crosses a bound is put back on it.
+
+        Returns
+        -------
+        State, and the (T, T) Schur complement of the damped system
+        """
+        G, S, columns = self.G, self.S, system.columns
+        N, Q = columns.shape
+        V, H = system.V.copy(), system.H.copy()
+        k, t = np.arange(Q), np.arange(G + S)
         # Marquardt's damping, and a floor for views of which nothing is known
-        V[:, k, k] += damping * V[:, k, k] + (1 - free) + POSE_RIDGE * (k < 6)
-        H = system.H.copy()
-        t = np.arange(G + S)
+        V[:, k, k] += damping * V[:, k, k] + POSE_RIDGE * (k < 6)
         H[t, t] *= 1 + damping
-        x, y, schur = solve_arrow(H, -system.g, V, -b, W, C)
+        x, moves, schur = solve_arrow(
+            H, -system.g, V, -_take(system.b, columns), system.W, system.C
+        )
+        y = np.zeros((N, self.P + 1))
+        y[np.arange(N)[:, None], columns] = moves
+        y = y[:, : self.P]
         return (
             State(
                 q=state.q + x[:G],
@@ -375,7 +502,7 @@ class Problem:
         cost = self.cost(state)
         damping, taken = 1e-3, 0
         for _ in range(iterations):
-            system = self.normal(state)
+            system = self.normal(state, strike=True)
             for _ in range(8):
                 try:
                     new, _ = self.step(state, system, damping)
@@ -395,6 +522,42 @@ class Problem:
             if gain < tolerance * cost:
                 break
         return state, cost, taken
+
+
+def _held(e: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """Which expression coefficients lie on a bound and want to leave the box."""
+    return ((e <= 0) & (gradient > 0)) | ((e >= 1) & (gradient < 0))
+
+
+def _columns(held: np.ndarray) -> np.ndarray:
+    """(n, 6 + E) numbers of a view's unknowns: pose, those not held (n, E), filled up."""
+    E = held.shape[1]
+    first = np.argsort(held, axis=1, kind="stable")
+    count = (~held).sum(1, keepdims=True)
+    moving = np.where(np.arange(E) < count, first, E)
+    return np.concatenate([np.tile(np.arange(6), (len(held), 1)), 6 + moving], 1)
+
+
+def _take(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(N, Q) of the values (N, P) those of each row's columns; 0 where it is none."""
+    filled = np.concatenate([values, np.zeros((len(values), 1))], 1)
+    return np.take_along_axis(filled, columns, 1)
+
+
+def _inner(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """(n, b, a, L): products of (n, a, 3, L) and (n, b, 3, L), summed over the third axis."""
+    out = B[:, :, None, 0] * A[:, None, :, 0]
+    for k in (1, 2):
+        out += B[:, :, None, k] * A[:, None, :, k]
+    return out
+
+
+def _through(M: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Fields (n, E, 3, L) times a symmetric matrix (n, 3, 3, L) at every landmark."""
+    out = fields[:, :, None, 0] * M[:, None, 0]
+    for k in (1, 2):
+        out += fields[:, :, None, k] * M[:, None, k]
+    return out
 
 
 def _changes(state: State) -> np.ndarray:
@@ -443,6 +606,10 @@ class _Renewal:
         self.share = settings.effective_landmarks / max(int(basis.present.sum()), 1)
         self.paths, self.path_of = self._assign_paths(model)
         self.model = model
+        if self.paths is not None:
+            used = len(basis.identity_given_shape)
+            rows = model.identity[:used, self.paths.ravel()].astype(np.float64)
+            self.path_modes = rows.reshape(used, 3 * self.paths.size)
 
     def _assign_paths(self, model: FaceModel) -> tuple[np.ndarray | None, np.ndarray]:
         """The outline path of each oval landmark: the nearest one, -1 where none is near."""
@@ -525,9 +692,7 @@ class _Renewal:
             return normal, moved
         a = self.settings.identity_std * self.basis.identity(state.q)
         flat = self.paths.ravel()
-        path_points = self.model.mean[flat] + np.tensordot(
-            a, self.model.identity[: len(a), flat].astype(np.float64), 1
-        )
+        path_points = self.model.mean[flat] + (a @ self.path_modes).reshape(-1, 3)
         # The landmark itself moves with apparent shape; slide along the path relative to the
         # path's own nearest point, so that a shift of the whole face is no slide.
         lookup = path_points.reshape(*self.paths.shape, 3)
@@ -677,7 +842,8 @@ def fit_track(
     every = shape_basis(model, settings)
     seen = np.any([np.isfinite(v.landmarks).all(-1) for v in track.views], axis=0)
     basis = every.restricted(choose_landmarks(every, seen, settings.landmarks))
-    renewal = _Renewal(track, model, basis, settings, Visibility(model, basis.numbers))
+    visibility = Visibility(model)
+    renewal = _Renewal(track, model, basis, settings, visibility.restricted(basis.numbers))
     priors = _focal_prior(track, renewal, settings)
     state, error = _initial_state(renewal, basis, priors)
     known = np.isfinite(error)
@@ -709,7 +875,7 @@ def fit_track(
         view_weight = _view_weights(error, known, settings)
     if progress is not None:
         progress(total, total)
-    reading = _Renewal(track, model, every, settings, Visibility(model))
+    reading = _Renewal(track, model, every, settings, visibility)
     fit = _result(track, model, problem, reading, state, view_weight)
     fit.info.update(
         steps=steps, costs=costs, seconds=clock.perf_counter() - started, landmarks=len(basis.mean)
@@ -861,7 +1027,7 @@ def _result(
     landmarks = np.nan_to_num(
         surface_points(model.vertices(identity), model.triangles, model.landmarks)
     )
-    moved = (state.e @ every._expression.T).reshape(len(t), -1, 3)
+    moved = np.tensordot(state.e, reading.basis.expression, (1, 2))
     points = project(landmarks + moved + m.offset, K, state.R, t)
     robust = every._robust(every.landmark_distance(state))[1]
     weights = np.clip(m.count / reading.share * robust / (1 + 2 / settings.student_dof), 0, 1)
@@ -874,7 +1040,8 @@ def _result(
     eye = np.linalg.norm(landmarks[33] - landmarks[263])
 
     rows = model.identity.reshape(I, 3 * model.n_vertices).astype(np.float64)
-    variance = ((np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ rows) ** 2).sum(0)
+    moves = np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ rows
+    variance = np.einsum("iv,iv->v", moves, moves)
     uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
     return FaceFit(
         model=model,

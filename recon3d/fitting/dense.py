@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recon3d.fitting._threads import over
 from recon3d.fitting.photometric import (
     Pictures,
     Samples,
@@ -35,6 +36,12 @@ POSE = 6
 
 LIGHT = 9
 """Unknowns of a view's light: exposure and spherical harmonics of degree one and two."""
+
+BLOCK = 8
+"""Views whose products with the shape's directions are formed at once."""
+
+TILE = 256
+"""Columns of the blocks of which a Gram matrix is put together."""
 
 SAME_DIRECTION = 15.0
 """Views that see the head from within so many degrees err alike."""
@@ -76,6 +83,25 @@ class Look:
     harmonics: np.ndarray
     sigma: np.ndarray
     independent: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the pictures show at the samples of one scene; zero where a view does not see them.
+
+    Attributes
+    ----------
+    value : (N, M) float32, logarithm of light
+    gradient : (N, M, 3) float32, its derivative by the point in camera axes, 1/mm
+    arm : (N, M, 3) float32, mm, camera axes
+        From the face's middle to the point.
+    weight : (N, M) float32
+    """
+
+    value: np.ndarray
+    gradient: np.ndarray
+    arm: np.ndarray
+    weight: np.ndarray
 
 
 def harmonics(normals: np.ndarray) -> np.ndarray:
@@ -121,7 +147,11 @@ class Alignment:
             if basis is None
             else np.ascontiguousarray(basis[:, samples.index].transpose(1, 2, 0), np.float32)
         )
-        self.posed = np.stack([fit.posed(n) for n in range(len(fit.R))])
+        self.posed = model.vertices(fit.identity, fit.expression) + fit.displacement
+        self.points = self.posed[:, samples.index]
+        # the only triangles on which the samples' normals depend
+        self.around = model.triangles[np.isin(model.triangles, samples.index).any(1)]
+        self._normals: tuple[np.ndarray, dict[int, np.ndarray]] | None = None
         self.middle = np.average(model.mean[samples.index], axis=0, weights=samples.area)
         self.scale = fit.K[:, 0, 0] / np.maximum((fit.R @ self.middle + fit.t)[:, 2], 1e-6)
         self.prior = _prior_precision(fit, settings, times, sources)
@@ -139,6 +169,12 @@ class Alignment:
             return 0.0
         return np.tensordot(scene.shape.astype(np.float32), self.basis, 1)
 
+    def normals(self, shape: np.ndarray) -> dict[int, np.ndarray]:
+        """(M, 3) normals of the samples in model axes by view: kept as long as the shape stays."""
+        if self._normals is None or not np.array_equal(self._normals[0], shape):
+            self._normals = (shape, {})
+        return self._normals[1]
+
     def look(self, scene: Scene, blur_mm: float, views: np.ndarray) -> Look:
         """Visibility and light directions of all samples at a state."""
         N, M = self.N, self.M
@@ -148,18 +184,22 @@ class Alignment:
         independent = np.zeros(N)
         triangles = self.fit.model.triangles
         shift = self.shift(scene)
-        for n in np.flatnonzero(views):
-            if self.pictures.luminance[n] is None:
-                continue
+        normals = self.normals(scene.shape)
+
+        def one(n: int) -> None:
             margin = 1.5 * sigma[n] / self.scale[n]
+            vertices = self.posed[n] + shift
+            if n not in normals:
+                normals[n] = vertex_normals(vertices, self.around)[self.samples.index]
             cosine, normal, _ = visible_samples(
-                self.posed[n] + shift,
+                vertices,
                 triangles,
                 self.samples.index,
                 self.fit.K[n],
                 scene.R[n],
                 scene.t[n],
                 margin,
+                normals=normals[n],
             )
             # grazing samples are smeared over the skin and show where the outline is, not skin
             squareness = np.clip((cosine - 0.2) / 0.4, 0, 1)
@@ -169,60 +209,58 @@ class Alignment:
             count = max(int((weight[n] > 0).sum()), 1)
             # a Gaussian blur leaves one independent value in so many px^2
             independent[n] = min(1.0, px2 / (4 * np.pi * (sigma[n] ** 2 + 0.3)) / count)
+
+        over(one, [n for n in np.flatnonzero(views) if self.pictures.luminance[n] is not None])
         # a point seen once says nothing: its albedo explains it
         weight[:, (weight > 0).sum(0) < 3] = 0.0
         return Look(weight, basis, sigma, independent)
 
-    def read(
-        self,
-        scene: Scene,
-        view: int,
-        look: Look,
-        picture,
-        *,
-        derivatives: bool = True,
-        shape: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values (M,), Jacobian (M, 6 + 9 + G) of the residual and weights (M,) of one view."""
-        points = self.posed[view][self.samples.index]
+    def read(self, scene: Scene, look: Look, pictures: list) -> Reading:
+        """What the pictures show at the samples, all views."""
+        shape = (self.N, self.M)
+        value, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        gradient, arm = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
+        moved: np.ndarray | float = 0.0
         if self.G:
-            points = points + self._directions @ scene.shape.astype(np.float32)
-        Y = points @ scene.R[view].T
-        c = scene.R[view] @ self.middle
-        X = Y + scene.t[view]
-        f = self.fit.K[view, 0, 0]
-        u = f * X[:, :2] / X[:, 2:] + self.fit.K[view, :2, 2]
-        v, inside = picture.at(u)
-        weight = look.weight[view] * inside
-        if not derivatives:
-            return v[:, 0], np.zeros((0, 0)), weight
-        g = np.empty((self.M, 3), np.float32)
-        g[:, :2] = v[:, 1:] * (f / X[:, 2:])
-        g[:, 2] = -(g[:, :2] * X[:, :2]).sum(1) / X[:, 2]
-        G = self.G if shape else 0
-        J = np.empty((self.M, POSE + LIGHT + G), np.float32)
-        J[:, :3] = np.cross(Y - c, g)
+            moved = self._directions @ scene.shape.astype(np.float32)
+
+        def one(n: int) -> None:
+            rows = np.flatnonzero(look.weight[n])
+            Y = (self.points[n] + moved)[rows] @ scene.R[n].T
+            X = Y + scene.t[n]
+            f = self.fit.K[n, 0, 0]
+            v, inside = pictures[n].at(f * X[:, :2] / X[:, 2:] + self.fit.K[n, :2, 2])
+            g = np.empty((len(rows), 3), np.float32)
+            g[:, :2] = v[:, 1:] * (f / X[:, 2:])
+            g[:, 2] = -(g[:, :2] * X[:, :2]).sum(1) / X[:, 2]
+            value[n, rows], gradient[n, rows] = v[:, 0], g
+            arm[n, rows] = Y - scene.R[n] @ self.middle
+            weight[n, rows] = look.weight[n, rows] * inside
+
+        over(one, [n for n in range(self.N) if pictures[n] is not None])
+        return Reading(value, gradient, arm, weight)
+
+    def jacobian(
+        self, scene: Scene, look: Look, reading: Reading, view: int, rows: np.ndarray
+    ) -> np.ndarray:
+        """(m, 6 + 9) float32 derivatives of one view's residuals by its pose and its light."""
+        g = reading.gradient[view, rows]
+        J = np.empty((len(rows), POSE + LIGHT), np.float32)
+        J[:, :3] = np.cross(reading.arm[view, rows], g)
         J[:, 3:5] = g[:, :2]
-        J[:, 5] = g @ (c + scene.t[view])
-        J[:, POSE : POSE + LIGHT] = -look.harmonics[view]
-        if shape:
-            by_point = (g @ scene.R[view].astype(np.float32))[:, None, :]
-            J[:, POSE + LIGHT :] = (by_point @ self._directions)[:, 0]
-        return v[:, 0], J, weight
+        J[:, 5] = g @ (scene.R[view] @ self.middle + scene.t[view])
+        J[:, POSE:] = -look.harmonics[view, rows]
+        return J
 
     # -- disagreement ----------------------------------------------------------------------
 
     def residuals(
-        self, scene: Scene, look: Look, pictures: list, robust: np.ndarray
+        self, scene: Scene, look: Look, reading: Reading, robust: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals (N, M) against the robust mean over views, their weights, the mean (M,)."""
-        r = np.zeros((self.N, self.M), np.float32)
-        w = np.zeros((self.N, self.M), np.float32)
-        for n, picture in enumerate(pictures):
-            if picture is None:
-                continue
-            value, _, w[n] = self.read(scene, n, look, picture, derivatives=False)
-            r[n] = value - look.harmonics[n] @ scene.light[n].astype(np.float32)
+        w = reading.weight
+        light = scene.light.astype(np.float32)
+        r = reading.value - (look.harmonics @ light[:, :, None])[..., 0]
         k = w * robust
         mean = (k * r).sum(0) / np.maximum(k.sum(0), 1e-9)
         return (r - mean) * (w > 0), w, mean
@@ -258,18 +296,21 @@ class Alignment:
         self,
         scene: Scene,
         look: Look,
-        pictures: list,
+        reading: Reading,
         *,
         keep: np.ndarray,
         pose: bool = True,
         move_shape: bool = True,
         state: dict,
     ) -> Scene:
-        """One Gauss-Newton step; ``keep`` (M,) are the samples looked at."""
+        """One Gauss-Newton step; ``keep`` (M,) are the samples looked at.
+
+        ``reading`` is that of the scene; for a step of the light alone, of its poses and shape.
+        """
         N, M, s = self.N, self.M, self.settings
         G = self.G if pose and move_shape else 0
         robust = state.setdefault("robust", np.ones((N, M), np.float32))
-        r, w, _ = self.residuals(scene, look, pictures, robust)
+        r, w, _ = self.residuals(scene, look, reading, robust)
         w = w * keep
         noise = self.noise(r, w)
         robust = 1.0 / (1.0 + (r / (s.robust * noise[:, None])) ** 2)
@@ -287,25 +328,40 @@ class Alignment:
         T = N * P + G
         A, b = np.zeros((T, T)), np.zeros(T)
         mean = np.zeros((M, T), np.float32)
-        for n, picture in enumerate(pictures):
-            if picture is None:
-                continue
-            _, J, _ = self.read(scene, n, look, picture, shape=G > 0)
-            J = J[:, first:]
-            q = k[n][:, None] * J
-            own = slice(n * P, (n + 1) * P)
-            full = J.T @ q
-            A[own, own] += full[:P, :P]
-            b[own] += r[n] @ q[:, :P]
-            mean[:, own] = q[:, :P]
-            if G:
-                A[own, N * P :] += full[:P, P:]
-                A[N * P :, N * P :] += full[P:, P:]
-                b[N * P :] += r[n] @ q[:, P:]
-                mean[:, N * P :] += q[:, P:]
+        by_point = np.zeros((N, M, 3), np.float32)
+
+        def block(start: int) -> None:
+            views = range(start, min(start + BLOCK, N))
+            bent = np.zeros((len(views), P, M, 3), np.float32) if G else None
+            for i, n in enumerate(views):
+                rows = np.flatnonzero(k[n])
+                J = self.jacobian(scene, look, reading, n, rows)[:, first:]
+                q = k[n, rows, None] * J
+                own = slice(n * P, (n + 1) * P)
+                A[own, own] = J.T @ q
+                b[own] = r[n, rows] @ q
+                mean[rows, own] = q
+                if bent is not None:
+                    h = reading.gradient[n, rows] @ scene.R[n].astype(np.float32)
+                    by_point[n, rows] = h
+                    bent[i][:, rows] = q.T[:, :, None] * h
+            if bent is not None:
+                own = slice(views.start * P, views.stop * P)
+                A[own, N * P :] = bent.reshape(-1, 3 * M) @ self._directions.reshape(3 * M, G)
+
+        over(block, range(0, N, BLOCK))
+        if G:
+            # a view knows of the shape only how its points move: sum over views before the
+            # directions come in
+            weighted = k[..., None] * by_point
+            Q = np.einsum("nmi,nmj->mij", weighted, by_point)
+            D = self._directions.reshape(3 * M, G)
+            A[N * P :, N * P :] = D.T @ (Q @ self._directions).reshape(3 * M, G)
+            b[N * P :] = (r[..., None] * weighted).sum(0).ravel() @ D
+            mean[:, N * P :] = (weighted.sum(0)[:, None] @ self._directions)[:, 0]
         A[N * P :, : N * P] = A[: N * P, N * P :].T
         mean *= root[:, None]
-        A -= mean.T @ mean
+        A -= _gram(mean)
         # priors couple one unknown over all views
         for j in range(first, POSE + LIGHT):
             rows = np.arange(N) * P + (j - first)
@@ -349,10 +405,10 @@ class Alignment:
 
     def blurred(self, look: Look, views: np.ndarray) -> list:
         """Pictures of some views at the blur of a look."""
-        return [
-            self.pictures.blurred(n, float(look.sigma[n])) if views[n] else None
-            for n in range(self.N)
-        ]
+        return over(
+            lambda n: self.pictures.blurred(n, float(look.sigma[n])) if views[n] else None,
+            range(self.N),
+        )
 
     def run(
         self,
@@ -376,8 +432,9 @@ class Alignment:
                 if k in (0, 2):
                     look = self.look(scene, blur, views)
                     pictures = self.blurred(look, views)
+                reading = self.read(scene, look, pictures)
                 scene = self.step(
-                    scene, look, pictures, keep=keep, state=state, move_shape=move_shape
+                    scene, look, reading, keep=keep, state=state, move_shape=move_shape
                 )
                 tick()
         return scene
@@ -402,12 +459,13 @@ class Alignment:
         """
         look = self.look(scene, self.settings.blur_mm[-1], views)
         pictures = self.blurred(look, views)
-        r, correlation = self.spread(scene, look, pictures, test, train)
+        reading = self.read(scene, look, pictures)
+        r, correlation = self.spread(scene, look, reading, test, train)
         good = np.isfinite(correlation)
         return r, float(np.median(correlation[good])) if good.any() else 0.0
 
     def spread(
-        self, scene: Scene, look: Look, pictures: list, test: np.ndarray, train: np.ndarray
+        self, scene: Scene, look: Look, reading: Reading, test: np.ndarray, train: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Residuals (N, M) of held-out samples, light found on the others; NaN where unseen.
 
@@ -418,12 +476,12 @@ class Alignment:
         for _ in range(3):
             scene = replace(
                 scene,
-                light=self.step(scene, look, pictures, keep=train, pose=False, state=state).light,
+                light=self.step(scene, look, reading, keep=train, pose=False, state=state).light,
             )
         ones = np.ones((self.N, self.M), np.float32)
-        r, w, _ = self.residuals(scene, look, pictures, ones)
+        r, w, _ = self.residuals(scene, look, reading, ones)
         robust = 1 / (1 + (r / (3 * self.noise(r, w)[:, None])) ** 2)
-        r, w, mean = self.residuals(scene, look, pictures, robust)
+        r, w, mean = self.residuals(scene, look, reading, robust)
         used = (w > 0.1) & (test > 0)
         correlation = np.full(self.N, np.nan)
         weight = w * robust
@@ -438,6 +496,21 @@ class Alignment:
                 if own.std() > 0 and others.std() > 0:
                     correlation[n] = np.corrcoef(own, others)[0, 1]
         return np.where(used, r, np.nan), correlation
+
+
+def _gram(X: np.ndarray) -> np.ndarray:
+    """X' X (T, T) of (M, T), in tiles of one size whatever the number of threads."""
+    T = X.shape[1]
+    out = np.empty((T, T), X.dtype)
+    tiles = [slice(i, min(i + TILE, T)) for i in range(0, T, TILE)]
+
+    def one(pair: tuple[slice, slice]) -> None:
+        rows, columns = pair
+        product = X[:, rows].T @ X[:, columns]
+        out[rows, columns], out[columns, rows] = product, product.T
+
+    over(one, [(a, b) for i, a in enumerate(tiles) for b in tiles[: i + 1]])
+    return out
 
 
 def _prior_precision(
@@ -741,11 +814,9 @@ def _with_pose(fit: FaceFit, scene: Scene) -> FaceFit:
 
 def _moved(old: FaceFit, new: FaceFit) -> FaceFit:
     model = old.model
-    shift = np.zeros_like(old.residuals)
-    for n in range(len(old.R)):
-        at = []
-        for f in (old, new):
-            points = surface_points(f.posed(n), model.triangles, model.landmarks)
-            at.append(project(np.nan_to_num(points), f.K[n], f.R[n], f.t[n]))
-        shift[n] = at[1] - at[0]
-    return replace(new, residuals=old.residuals - shift)
+    at = []
+    for f in (old, new):
+        posed = model.vertices(f.identity, f.expression) + f.displacement
+        points = surface_points(posed, model.triangles, model.landmarks)
+        at.append(project(np.nan_to_num(points), f.K, f.R, f.t))
+    return replace(new, residuals=old.residuals - (at[1] - at[0]))

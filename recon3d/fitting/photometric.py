@@ -64,6 +64,7 @@ class Pictures:
     def __init__(self, track: FaceTrack):
         self.luminance: list[np.ndarray | None] = []
         self.origins = []
+        self._latest: dict[int, tuple[float, Picture]] = {}
         for view in track.views:
             patch = view.patch
             good = patch is not None and min(patch.image.shape[:2]) >= 4
@@ -82,10 +83,16 @@ class Pictures:
         luminance = self.luminance[view]
         if luminance is None:
             return None
+        # a blur is asked for several times in a row; all of them would be much memory
+        kept = self._latest.get(view)
+        if kept is not None and kept[0] == sigma:
+            return kept[1]
         smooth = cv2.GaussianBlur(luminance, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
         log = np.log(np.maximum(smooth, 0) + self.floor)
         gy, gx = np.gradient(log)
-        return Picture(np.stack([log, gx, gy], 2), self.origins[view])
+        picture = Picture(np.stack([log, gx, gy], 2), self.origins[view])
+        self._latest[view] = (sigma, picture)
+        return picture
 
 
 def _middle(image: np.ndarray) -> np.ndarray:
@@ -161,6 +168,8 @@ def visible_samples(
     R: np.ndarray,
     t: np.ndarray,
     margin_mm: float,
+    *,
+    normals: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How squarely one view sees some vertices.
 
@@ -173,6 +182,8 @@ def visible_samples(
     margin_mm : float
         A vertex so near an edge of what hides it, or of the head, counts as hidden: blur mixes
         what lies on both sides.
+    normals : (M, 3), optional
+        Of the vertices asked for, model axes, where they are known already.
 
     Returns
     -------
@@ -183,7 +194,9 @@ def visible_samples(
     import cv2
 
     camera = vertices @ R.T + t
-    normals = (vertex_normals(vertices, triangles) @ R.T)[index]
+    if normals is None:
+        normals = vertex_normals(vertices, triangles)[index]
+    normals = normals @ R.T
     points = camera[index]
     cosine = -(normals * points).sum(1) / np.maximum(np.linalg.norm(points, axis=1), 1e-9)
     cosine = np.maximum(cosine, 0.0)
@@ -193,8 +206,9 @@ def visible_samples(
     depth = float(np.median(points[:, 2]))
     zoom = depth / (K[0, 0] * DEPTH_GRID_MM)
     at = camera[:, :2] / camera[:, 2:] * (K[0, 0] * zoom)
-    low = at.min(0) - 2
-    size = np.ceil(at.max(0) + 2 - low).astype(int)
+    # column by column: along rows of two it is ten times slower
+    low = np.array([at[:, k].min() for k in (0, 1)]) - 2
+    size = np.ceil(np.array([at[:, k].max() for k in (0, 1)]) + 2 - low).astype(int)
     if size.max() > 1500:
         return np.zeros(len(index)), normals, points
     grid_K = np.array([[K[0, 0] * zoom, 0, -low[0]], [0, K[0, 0] * zoom, -low[1]], [0, 0, 1.0]])

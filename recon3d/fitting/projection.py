@@ -15,19 +15,19 @@ import numpy as np
 class Projection(NamedTuple):
     """Landmarks of N views in the picture, and their derivatives.
 
+    Coordinates come before landmarks in every array: elementwise work then runs along memory.
+
     Attributes
     ----------
-    points : (N, L, 2) px
-    rotated : (N, L, 3) mm, points in camera axes about the model's origin
-    by_point : (N, L, 2, 3) px per mm of the point in model axes
-    by_pose : (N, L, 2, 6) px per (rotation vector applied on the left, u, v, lambda)
-    by_focal : (N, L, 2) px per unit of log focal length
+    points : (N, 2, L) px
+    rotated : (N, 3, L) mm, points in camera axes about the model's origin
+    by_camera : (N, 2, 3, L) px per mm of the point in camera axes
+    by_focal : (N, 2, L) px per unit of log focal length
     """
 
     points: np.ndarray
     rotated: np.ndarray
-    by_point: np.ndarray
-    by_pose: np.ndarray
+    by_camera: np.ndarray
     by_focal: np.ndarray
 
 
@@ -59,19 +59,19 @@ def rotate_project(
 
     Parameters
     ----------
-    X : (N, L, 3) mm, model axes
+    X : (N, 3, L) mm, model axes
     R : (N, 3, 3)
     place, log_focal, centre : as in `translation`
 
     Returns
     -------
-    points : (N, L, 2) px
-    rotated : (N, L, 3) mm
+    points : (N, 2, L) px
+    rotated : (N, 3, L) mm
     """
-    Y = X @ R.transpose(0, 2, 1)
-    x = Y + translation(place, log_focal, centre)[:, None]
-    z = np.maximum(x[..., 2:], 1.0)
-    return centre[:, None] + np.exp(log_focal)[:, None, None] * x[..., :2] / z, Y
+    Y = R @ X
+    x = Y + translation(place, log_focal, centre)[:, :, None]
+    a = np.exp(log_focal)[:, None] / np.maximum(x[:, 2], 1.0)
+    return centre[:, :, None] + a[:, None] * x[:, :2], Y
 
 
 def project_with_derivatives(
@@ -86,28 +86,50 @@ def project_with_derivatives(
     Points closer to the camera than 1 mm are treated as lying there, so that a wild step gives
     a large finite cost and not a sign change.
     """
-    Y = X @ R.transpose(0, 2, 1)
+    Y = R @ X
     t = translation(place, log_focal, centre)
-    x = Y + t[:, None]
-    z = np.maximum(x[..., 2], 1.0)
-    f = np.exp(log_focal)[:, None]
-    a = f / z
-    points = centre[:, None] + a[..., None] * x[..., :2]
-    # P = d(pixel) / d(camera point)
-    P = np.zeros((*z.shape, 2, 3))
-    P[..., 0, 0] = P[..., 1, 1] = a
-    P[..., 0, 2] = -a * x[..., 0] / z
-    P[..., 1, 2] = -a * x[..., 1] / z
-    by_point = P @ R[:, None]
-    by_pose = np.empty((*z.shape, 2, 6))
+    x = Y + t[:, :, None]
+    z = np.maximum(x[:, 2], 1.0)
+    a = np.exp(log_focal)[:, None] / z
+    shift = a[:, None] * x[:, :2]
+    by_camera = np.zeros((len(X), 2, *Y.shape[1:]))
+    by_camera[:, 0, 0] = by_camera[:, 1, 1] = a
+    by_camera[:, :, 2] = -shift / z[:, None]
+    by_focal = shift + by_camera[:, :, 2] * t[:, 2, None, None]
+    return Projection(centre[:, :, None] + shift, Y, by_camera, by_focal)
+
+
+def pose_derivatives(
+    by_camera: np.ndarray,
+    rotated: np.ndarray,
+    place: np.ndarray,
+    log_focal: np.ndarray,
+    centre: np.ndarray,
+) -> np.ndarray:
+    """Derivatives by the pose of what has derivatives by the point in camera axes.
+
+    Parameters
+    ----------
+    by_camera : (N, K, 3, L)
+        Of K quantities of each landmark, per mm; combinations of the picture's coordinates.
+    rotated : (N, 3, L) mm, as of `rotate_project`
+    place, log_focal, centre : as in `translation`
+
+    Returns
+    -------
+    (N, 6, K, L) per (rotation vector applied on the left, u, v, lambda)
+    """
+    N, K, _, L = by_camera.shape
+    out = np.empty((N, 6, K, L))
+    x, y, z = (by_camera[:, :, k] for k in range(3))
+    X, Y, Z = (rotated[:, k, None] for k in range(3))
     # row . d(exp(w) Y)/dw = (Y x row); written out, np.cross being several times slower
-    y = Y[:, :, None]
-    by_pose[..., 0] = y[..., 1] * P[..., 2] - y[..., 2] * P[..., 1]
-    by_pose[..., 1] = y[..., 2] * P[..., 0] - y[..., 0] * P[..., 2]
-    by_pose[..., 2] = y[..., 0] * P[..., 1] - y[..., 1] * P[..., 0]
+    out[:, 0] = Y * z - Z * y
+    out[:, 1] = Z * x - X * z
+    out[:, 2] = X * y - Y * x
     inverse_scale = np.exp(-place[:, 2])[:, None, None]
-    by_pose[..., 3] = P[..., 0] * inverse_scale
-    by_pose[..., 4] = P[..., 1] * inverse_scale
-    by_pose[..., 5] = -(P @ t[:, None, :, None])[..., 0]
-    by_focal = (points - centre[:, None]) + P[..., 2] * t[:, None, 2:]
-    return Projection(points, Y, by_point, by_pose, by_focal)
+    out[:, 3] = x * inverse_scale
+    out[:, 4] = y * inverse_scale
+    t = translation(place, log_focal, centre)[:, :, None, None]
+    out[:, 5] = -(x * t[:, 0] + y * t[:, 1] + z * t[:, 2])
+    return out

@@ -48,62 +48,45 @@ def solve_arrow(
     ----------
     .. [1] B. Triggs et al., Bundle adjustment: a modern synthesis, Vision Algorithms, 2000.
     """
+    from scipy.linalg.lapack import dpotrf, dtrtri
+
     N, P = b.shape
     G = len(g)
-    rhs = np.concatenate([W.transpose(0, 2, 1), b[:, :, None]], 2)
-    if C is None or not C.any():
-        L = np.linalg.cholesky(V)
-        Y = _forward(L, rhs)
-        S = H - np.tensordot(Y[..., :G], Y[..., :G], ([0, 1], [0, 1]))
-        x = _solve_spd(S, g - np.tensordot(Y[..., :G], Y[..., G], ([0, 1], [0, 1])))
-        y = _backward(L, (Y[..., G] - Y[..., :G] @ x)[..., None])[..., 0]
-        return x, y, S
-
-    from scipy.linalg.lapack import dpotrf, dtrtrs
-
-    tied = C.any((1, 2))
-    factors = np.empty_like(V)
+    tied = np.zeros(N, bool)
+    if C is not None:
+        tied[:-1] = C.any((1, 2))
+    Y = np.concatenate([W.transpose(0, 2, 1), b[:, :, None]], 2)
+    inverse = np.empty_like(V)  # of the Cholesky factors L_n on the diagonal
     below = np.zeros((N, P, P))  # L_{n+1,n}^T: L_n^{-1} C_n
-    Y = np.empty_like(rhs)
     for n in range(N):
-        D, r = V[n], rhs[n]
+        D, r = V[n], Y[n]
         if n and tied[n - 1]:
-            D = D - below[n - 1].T @ below[n - 1]
-            r = r - below[n - 1].T @ Y[n - 1]
-        L, status = dpotrf(D, lower=1)
+            k = below[n - 1].T
+            D = D - k @ below[n - 1]
+            r = r - k @ Y[n - 1]
+        # the transpose of a symmetric matrix lies in memory as LAPACK wants it
+        L, status = dpotrf(D.T, lower=1)
         if status:
             raise np.linalg.LinAlgError(f"view {n} of the normal matrix is not positive definite")
-        factors[n] = L
-        if n < N - 1 and tied[n]:
-            both, _ = dtrtrs(L, np.concatenate([r, C[n]], 1), lower=1)
-            Y[n], below[n] = both[:, : G + 1], both[:, G + 1 :]
-        else:
-            Y[n] = dtrtrs(L, r, lower=1)[0]
+        # blocks are small: one product by the inverse factor is faster than a substitution
+        inverse[n] = dtrtri(L, lower=1)[0]
+        np.matmul(inverse[n], r, out=Y[n])
+        if tied[n]:
+            np.matmul(inverse[n], C[n], out=below[n])
     flat = Y.reshape(N * P, G + 1)
     S = H - flat[:, :G].T @ flat[:, :G]
     x = _solve_spd(S, g - flat[:, :G].T @ flat[:, G])
     free = Y[..., G] - Y[..., :G] @ x
     y = np.empty_like(b)
     for n in range(N - 1, -1, -1):
-        r = free[n] if n == N - 1 else free[n] - below[n] @ y[n + 1]
-        y[n] = dtrtrs(factors[n], r, lower=1, trans=1)[0]
+        r = free[n] - below[n] @ y[n + 1] if tied[n] else free[n]
+        y[n] = r @ inverse[n]
     return x, y, S
 
 
 def _solve_spd(S: np.ndarray, g: np.ndarray) -> np.ndarray:
-    L = np.linalg.cholesky(S)
-    return _backward(L, _forward(L, g[:, None]))[:, 0]
-
-
-def _forward(L: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-    return np.linalg.solve(L, rhs) if L.ndim == 3 else _triangular(L, rhs, 0)
-
-
-def _backward(L: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-    return np.linalg.solve(L.swapaxes(-1, -2), rhs) if L.ndim == 3 else _triangular(L, rhs, 1)
-
-
-def _triangular(L: np.ndarray, rhs: np.ndarray, trans: int) -> np.ndarray:
     from scipy.linalg import solve_triangular
 
-    return solve_triangular(L, rhs, lower=True, trans=trans)
+    L = np.linalg.cholesky(S)
+    half = solve_triangular(L, g, lower=True)
+    return solve_triangular(L, half, lower=True, trans=1)

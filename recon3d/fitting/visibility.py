@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from recon3d.geometry import vertex_normals
@@ -29,20 +31,16 @@ class Visibility:
     Parameters
     ----------
     model : FaceModel
-    landmarks : (L,) int, optional
-        Numbers of the landmarks asked for; all of them when not given.
     step : float, degrees
     """
 
-    def __init__(self, model: FaceModel, landmarks: np.ndarray | None = None, *, step: float = 8.0):
+    def __init__(self, model: FaceModel, *, step: float = 8.0):
         self.step = step
         mean = model.mean.astype(np.float64)
         normals = vertex_normals(mean, model.triangles)
         self.points = surface_points(mean, model.triangles, model.landmarks)
         n = surface_points(normals, model.triangles, model.landmarks)
         self.normals = n / (np.linalg.norm(n, axis=1, keepdims=True) + 1e-12)
-        if landmarks is not None:
-            self.points, self.normals = self.points[landmarks], self.normals[landmarks]
         corners = mean[model.triangles]
         self.cloud = np.concatenate([mean, corners.mean(1)])
         edges = np.linalg.norm(corners - np.roll(corners, 1, 1), axis=-1)
@@ -53,21 +51,28 @@ class Visibility:
         # a square that holds the head seen from anywhere
         self._reach = float(np.linalg.norm(self.cloud, axis=1).max()) + CELL_MM
         self._clear: dict[tuple[int, int], np.ndarray] = {}
+        self._chosen: np.ndarray | slice = slice(None)
+
+    def restricted(self, landmarks: np.ndarray) -> Visibility:
+        """The same for the landmarks of these numbers only; what was looked up is shared."""
+        part = copy(self)
+        part._chosen = landmarks
+        return part
 
     def cosines(self, directions: np.ndarray) -> np.ndarray:
         """(N, L) cosines between landmark normals and (N, 3) unit directions to the camera."""
-        return directions @ np.nan_to_num(self.normals).T
+        return directions @ np.nan_to_num(self.normals[self._chosen]).T
 
     def unobstructed(self, directions: np.ndarray) -> np.ndarray:
         """(N, L) bool, whether nothing of the mean head lies between landmark and camera."""
         yaw = np.degrees(np.arctan2(directions[:, 0], directions[:, 2]))
         pitch = np.degrees(np.arcsin(np.clip(directions[:, 1], -1, 1)))
         keys = np.rint(np.stack([yaw, pitch], 1) / self.step).astype(int)
-        out = np.empty((len(directions), len(self.points)), bool)
+        out = np.empty((len(directions), len(self.points[self._chosen])), bool)
         for n, key in enumerate(map(tuple, keys)):
             if key not in self._clear:
                 self._clear[key] = self._look(*(np.radians(self.step * k) for k in key))
-            out[n] = self._clear[key]
+            out[n] = self._clear[key][self._chosen]
         return out
 
     def _look(self, yaw: float, pitch: float) -> np.ndarray:

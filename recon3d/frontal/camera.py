@@ -76,6 +76,28 @@ def frontal_camera(
         `EYES` exactly.
     """
     R = head_rotation(turn, 0.0, 0.0) @ straight_ahead(model, vertices)
+    return layout_camera(model, vertices, R, distance_mm)
+
+
+def layout_camera(
+    model: FaceModel, vertices: np.ndarray, R: np.ndarray, distance_mm: float
+) -> Camera:
+    """The camera that shows a head in a given pose in the layout of the frontal picture.
+
+    Parameters
+    ----------
+    model : FaceModel
+    vertices : (V, 3), model axes, mm
+    R : (3, 3)
+        Model to camera; the layout decides about its roll.
+    distance_mm : float
+        To the eyes.
+
+    Returns
+    -------
+    Camera
+        With the two eye centres at `EYES`.
+    """
     lids = landmark_points(model, vertices)[[*RIGHT_LID, *LEFT_LID]]
     t = np.array([0.0, 0.0, distance_mm]) - R @ np.nanmean(lids, axis=0)
     plain = project(lids, np.eye(3), R, t)

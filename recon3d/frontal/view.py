@@ -18,7 +18,7 @@ from recon3d.frontal.surroundings import bring_surroundings, continued_depth
 from recon3d.frontal.tone import compress, neutral_gains
 from recon3d.geometry import project, transform, vertex_normals
 from recon3d.rendering.native import rasterise_numpy
-from recon3d.types import FaceFit, FaceTexture, FaceTrack, FrontalView
+from recon3d.types import Camera, FaceFit, FaceTexture, FaceTrack, FrontalView
 
 SUPERSAMPLING = 2
 """The surface is drawn finer by this factor and averaged down, which smooths its outline."""
@@ -30,6 +30,9 @@ def render_frontal(
     texture: FaceTexture,
     settings: FrontalSettings | None = None,
     progress: Callable[[float, float | None], None] | None = None,
+    *,
+    vertices: np.ndarray | None = None,
+    camera: Camera | None = None,
 ) -> FrontalView:
     """Draw the frontal picture.
 
@@ -42,6 +45,10 @@ def render_frontal(
     settings : FrontalSettings
     progress : callable, optional
         Told how much is done and how much there is.
+    vertices : (V, 3), optional
+        Another surface than the neutral one, model axes, mm.
+    camera : Camera, optional
+        Another camera of the same size than the one straight ahead.
 
     Returns
     -------
@@ -56,11 +63,11 @@ def render_frontal(
     settings = settings or FrontalSettings()
     report = progress or (lambda done, total=None: None)
     start = time.perf_counter()
-    vertices = fit.neutral
+    vertices = fit.neutral if vertices is None else vertices
     if not np.isfinite(vertices).all():
         raise InputError("the fitted surface is not finite; fit the track again")
     turn, seen_yaw = 0.0, None
-    if settings.level:
+    if settings.level and camera is None:
 
         def portrait(turn: float) -> np.ndarray:
             camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
@@ -70,7 +77,8 @@ def render_frontal(
             return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
 
         turn, seen_yaw = level_turn(portrait)
-    camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
+    if camera is None:
+        camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
     surface = _draw(fit, texture, camera, vertices)
     report(1, 3)
 
@@ -95,6 +103,9 @@ def render_frontal(
     skin = surface["colour"][(inside > 0.9) & (surface["plain"] > 0.5)]
     gains = neutral_gains(skin, balance=settings.white_balance, exposure=settings.exposure)
     raw = to_uint8(linear_to_srgb(compress((linear * gains).clip(0))))
+    reference = raw
+    if around is not None:
+        reference = to_uint8(linear_to_srgb(compress((matched * gains).clip(0))))
     # Around the surface a single frame speaks: less support than fused skin, and what no frame
     # shows is made up.
     outside = 1 - inside
@@ -121,6 +132,7 @@ def render_frontal(
         ).astype(np.float32),
         camera=camera,
         generated_share=share,
+        reference=reference,
         info={
             "gains": [round(float(g), 4) for g in gains],
             "surrounding_views": used,

@@ -161,8 +161,10 @@ def h264(
                 "crf": f"{crf:g}",
                 "preset": "veryfast",
                 "g": str(keyframes),
-                # One thread: the result must not depend on the machine.
+                # One thread, and no looking ahead, whose result depends on what memory held
+                # before: the same frames must give the same bytes on every machine.
                 "threads": "1",
+                "x264-params": "no-mbtree=1:rc-lookahead=0",
             }
             decoder = av.CodecContext.create("h264", "r")
         if frame.shape[:2] != (height, width):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from recon3d.errors import InputError
-from recon3d.evaluation.drawing import draw_mesh, over, room, shoulders
+from recon3d.evaluation.drawing import room, shoulders
 from recon3d.evaluation.scenes import (
     Scene,
     load_scene,
@@ -16,6 +16,7 @@ from recon3d.evaluation.scenes import (
     write_benchmark,
 )
 from recon3d.geometry import head_angles, intrinsics, so3_exp, triangle_normals
+from recon3d.rendering import draw_mesh, over
 from recon3d.types import Camera
 
 

@@ -14,7 +14,12 @@ from recon3d.fitting.bundle import (
     _with_smoothness,
     left_jacobian_inverse,
 )
-from recon3d.fitting.projection import project_with_derivatives, rotate_project, translation
+from recon3d.fitting.projection import (
+    pose_derivatives,
+    project_with_derivatives,
+    rotate_project,
+    translation,
+)
 from recon3d.fitting.settings import FittingSettings
 from recon3d.fitting.shape_basis import common_error_modes, shape_basis
 from recon3d.fitting.solver import solve_arrow
@@ -32,11 +37,12 @@ def _torch_exp(w):
 
 def test_projection_derivatives_match_autograd():
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(2, 5, 3)) * 40
+    X = rng.normal(size=(2, 3, 5)) * 40
     R = head_rotation([20.0, -50.0], [5.0, -10.0], [3.0, 8.0])
     place = np.array([[300.0, 200.0, 0.3], [420.0, 100.0, -0.8]])
     log_focal, centre = np.log([800.0, 500.0]), np.array([[320.0, 240.0], [320.0, 240.0]])
     ours = project_with_derivatives(X, R, place, log_focal, centre)
+    by_pose = pose_derivatives(ours.by_camera, ours.rotated, place, log_focal, centre)
     for n in range(2):
 
         def image(x, pose, phi, n=n):
@@ -49,16 +55,18 @@ def test_projection_derivatives_match_autograd():
             return torch.tensor(centre[n]) + f * y[:, :2] / y[:, 2:]
 
         at = (
-            torch.tensor(X[n]),
+            torch.tensor(X[n].T),
             torch.zeros(6, dtype=torch.float64),
             torch.tensor(log_focal[n]),
         )
-        by_x, by_pose, by_phi = torch.autograd.functional.jacobian(image, at)
+        by_x, by_change, by_phi = torch.autograd.functional.jacobian(image, at)
+        # landmarks come last in our arrays and first in automatic ones
         k = np.arange(5)
-        np.testing.assert_allclose(ours.points[n], image(*at), rtol=1e-12)
-        np.testing.assert_allclose(ours.by_point[n], by_x.numpy()[k, :, k], atol=1e-10)
-        np.testing.assert_allclose(ours.by_pose[n], by_pose, atol=1e-9, rtol=1e-10)
-        np.testing.assert_allclose(ours.by_focal[n], by_phi, atol=1e-9)
+        by_point = np.einsum("kil,ij->lkj", ours.by_camera[n], R[n])
+        np.testing.assert_allclose(ours.points[n].T, image(*at), rtol=1e-12)
+        np.testing.assert_allclose(by_point, by_x.numpy()[k, :, k], atol=1e-10)
+        np.testing.assert_allclose(by_pose[n].transpose(2, 1, 0), by_change, atol=1e-9, rtol=1e-10)
+        np.testing.assert_allclose(ours.by_focal[n].T, by_phi, atol=1e-9)
     plain, rotated = rotate_project(X, R, place, log_focal, centre)
     np.testing.assert_allclose(plain, ours.points)
     np.testing.assert_allclose(rotated, ours.rotated)
@@ -73,7 +81,7 @@ def test_place_is_the_pixel_of_the_origin_whatever_the_focal_length():
 
 
 def test_points_behind_the_camera_cost_much_but_stay_finite():
-    X = np.array([[[0.0, 0.0, 500.0]]])
+    X = np.array([[[0.0], [0.0], [500.0]]])
     points, _ = rotate_project(
         X,
         head_rotation(0, 0, 0)[None],
@@ -162,6 +170,38 @@ def test_relative_depth_enters_cost_and_gradient(model):
     without, _ = _problem(model, depth_std_mm=None)
     assert with_it.cost(state) > without.cost(state)
     assert not np.allclose(with_it.normal(state).g, without.normal(state).g)
+
+
+def test_held_coefficients_are_struck_out_of_the_system(model):
+    problem, state = _problem(model)
+    e = state.e.copy()
+    e[:, ::2] = 0.0
+    e[1] = 1.0
+    state = replace(state, e=e)
+    whole, small = problem.normal(state), problem.normal(state, strike=True)
+    np.testing.assert_allclose(small.b, whole.b)
+    np.testing.assert_allclose(small.H, whole.H)
+    held = ((e <= 0) & (whole.b[:, 6:] > 0)) | ((e >= 1) & (whole.b[:, 6:] < 0))
+    # views differ in how many unknowns they have
+    assert len(set(held.sum(1))) > 1
+    assert small.V.shape[1] == whole.V.shape[1] - held.sum(1).min()
+    for n, columns in enumerate(small.columns):
+        there = columns < problem.P
+        kept = columns[there]
+        assert set(kept) == {*range(6), *(6 + np.flatnonzero(~held[n]))}
+        np.testing.assert_allclose(small.V[n][np.ix_(there, there)], whole.V[n][np.ix_(kept, kept)])
+        np.testing.assert_array_equal(small.V[n][~there], np.eye(len(columns))[~there])
+        np.testing.assert_allclose(small.W[n][:, there], whole.W[n][:, kept])
+        assert not small.W[n][:, ~there].any()
+        if n < len(e) - 1:
+            after = small.columns[n + 1]
+            also = after < problem.P
+            np.testing.assert_allclose(
+                small.C[n][np.ix_(there, also)], whole.C[n][np.ix_(kept, after[also])]
+            )
+            assert not small.C[n][~there].any() and not small.C[n][:, ~also].any()
+    moved, _ = problem.step(state, small, 1e-3)
+    np.testing.assert_array_equal(moved.e[held], e[held])
 
 
 @pytest.mark.parametrize("coupled", [False, True])

@@ -10,6 +10,7 @@ from recon3d.fitting.dense import Alignment, refine_fit, shape_basis_of
 from recon3d.fitting.photometric import Pictures, choose_samples, visible_samples
 from recon3d.fitting.settings import DenseSettings
 from recon3d.geometry import head_rotation, intrinsics
+from recon3d.rendering._threads import set_num_threads
 
 POSES = DenseSettings(samples=700, iterations=4, shape=False)
 SHAPE = DenseSettings(samples=700, iterations=4, shape=True, displacement_mm=0.0)
@@ -119,9 +120,12 @@ def test_jacobian_against_differences(model):
     )
     start = problem.start()
     look = problem.look(start, 4.0, np.ones(3, bool))
-    picture = problem.blurred(look, np.ones(3, bool))[0]
-    _, J, weight = problem.read(start, 0, look, picture, shape=True)
-    seen = weight > 0.3
+    pictures = problem.blurred(look, np.ones(3, bool))
+    reading = problem.read(start, look, pictures)
+    J = problem.jacobian(start, look, reading, 0, np.arange(len(samples.index)))
+    by_point = reading.gradient[0] @ start.R[0].astype(np.float32)
+    J = np.concatenate([J, np.einsum("mi,gmi->mg", by_point, basis.fields[:, samples.index])], 1)
+    seen = reading.weight[0] > 0.3
     assert seen.sum() > 100
 
     def residual(k, h):
@@ -130,7 +134,7 @@ def test_jacobian_against_differences(model):
         if k >= 15:
             shape = start.shape.copy()
             shape[k - 15] += h
-            return problem.read(replace(start, shape=shape), 0, look, picture)[0]
+            return problem.read(replace(start, shape=shape), look, pictures).value[0]
         c = start.R[0] @ problem.middle + start.t[0]
         step = np.zeros(6)
         step[k] = h
@@ -142,13 +146,58 @@ def test_jacobian_against_differences(model):
             R=np.stack([R, *start.R[1:]]),
             t=np.stack([new - R @ problem.middle, *start.t[1:]]),
         )
-        return problem.read(moved, 0, look, picture)[0]
+        return problem.read(moved, look, pictures).value[0]
 
     for k, h in [(0, 5e-3), (1, 5e-3), (2, 5e-3), (3, 0.4), (4, 0.4), (5, 5e-3), (15, 0.3)]:
         numeric = (residual(k, h) - residual(k, -h)) / (2 * h)
         a, b = numeric[seen], J[seen, k]
         # bilinear samples of central differences: close, not equal
         assert np.linalg.norm(a - b) < 0.1 * np.linalg.norm(a), k
+
+
+def test_normal_matrix_is_that_of_the_whole_jacobian(model):
+    """Shape enters by what moves the points, summed over views: the same as view by view."""
+    track, truth = scene(model, yaw=[-20, 0, 20])
+    samples = choose_samples(model, 400, np.random.default_rng(0))
+    fields = shape_basis_of(truth, SHAPE).fields
+    problem = Alignment(truth, Pictures(track), samples, SHAPE, np.arange(3.0), np.zeros(3), fields)
+    start, views = problem.start(), np.ones(3, bool)
+    look = problem.look(start, 4.0, views)
+    reading = problem.read(start, look, problem.blurred(look, views))
+    M, G = len(samples.index), problem.G
+    state: dict = {}
+    problem.step(start, look, reading, keep=np.ones(M), state=state)
+    share = np.minimum(look.independent, 1 / state["coherence"])
+    k = reading.weight * state["robust"] * (share / state["noise"] ** 2)[:, None]
+    # residuals of every view by all unknowns, against the mean over views
+    J = np.zeros((3, M, 45 + G))
+    for n in range(3):
+        J[n, :, 15 * n : 15 * n + 15] = problem.jacobian(start, look, reading, n, np.arange(M))
+        J[n, :, 45:] = np.einsum(
+            "mi,gmi->mg", reading.gradient[n] @ start.R[n], fields[:, samples.index]
+        )
+    mean = (k[..., None] * J).sum(0) / np.maximum(k.sum(0), 1e-9)[:, None]
+    expected = np.einsum("nm,nma,nmb->ab", k, J - mean, J - mean, optimize=True)
+    for j in range(15):
+        expected[j:45:15, j:45:15] += problem.prior[j]
+    expected[45:, 45:] += np.eye(G)
+    size = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(
+        state["normal"] / np.outer(size, size), expected / np.outer(size, size), atol=1e-4
+    )
+
+
+def test_threads_do_not_change_the_answer(model):
+    track, truth = scene(model, yaw=np.linspace(-30, 30, 10))
+    start, found = turned_too_little(truth), []
+    for threads in (1, 3):
+        set_num_threads(threads)
+        try:
+            found.append(refine_fit(start, track, SHAPE))
+        finally:
+            set_num_threads(None)
+    np.testing.assert_array_equal(found[0].R, found[1].R)
+    np.testing.assert_array_equal(found[0].neutral, found[1].neutral)
 
 
 def test_what_hides_a_vertex():

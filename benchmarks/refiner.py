@@ -1,0 +1,305 @@
+"""What the refiner gains, on people it never saw and on clips with known truth.
+
+    python benchmarks/refiner.py --photos ../shared/data/synthetic_faces --data ../shared/data/bench
+
+Validation people are simulated as training pairs are, with another seed; their photos are the
+truth. The clips go through the main job. Fused views are kept in --out and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GLOG_minloglevel", "3")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from results import PAGE, machine, markdown_table, write_section  # noqa: E402
+
+from recon3d import pipeline  # noqa: E402
+from recon3d.errors import Recon3DError  # noqa: E402
+from recon3d.evaluation import load_descriptor, read_benchmark  # noqa: E402
+from recon3d.evaluation.metrics import PictureTruth, picture_metrics  # noqa: E402
+from recon3d.morphable import load_model  # noqa: E402
+from recon3d.morphable.photos import read_photos  # noqa: E402
+from recon3d.progress import Reporter  # noqa: E402
+from recon3d.recognition import load_embedder  # noqa: E402
+from recon3d.refinement.conditioning import GUIDES  # noqa: E402
+from recon3d.refinement.projection import observed_residual  # noqa: E402
+from recon3d.refinement.refine import refine_frontal  # noqa: E402
+from recon3d.refinement.refiners import OwnRefiner, load_refiner  # noqa: E402
+from recon3d.refinement.settings import RefinementSettings  # noqa: E402
+from recon3d.refinement.shards import photo_names  # noqa: E402
+from recon3d.settings import load_settings  # noqa: E402
+from recon3d.state import load_state, save_state  # noqa: E402
+
+SEED = 7001
+"""Of the validation people's cameras; training uses small seeds."""
+TABLE = (
+    ("id_dist", "identity", 3),
+    ("psnr", "PSNR dB", 2),
+    ("ssim", "SSIM", 4),
+    ("nme", "NME %", 2),
+    ("sharpness", "sharpness", 2),
+)
+TITLES = {
+    "raw": "fused view (frontal_raw.png)",
+    "gan": "GAN",
+    "projected": "GAN, projected",
+    "refined": "GAN, projected, gated (frontal.png)",
+    "alone": "the same without geometry and evidence, projected, gated",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="the benchmark folder")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "refiner")
+    parser.add_argument("--people", type=int, default=48)
+    parser.add_argument("--refiner", type=Path, help="weights; by default the shipped ones")
+    parser.add_argument("--panel", type=Path, default=ROOT / "docs" / "images" / "refiner.jpg")
+    parser.add_argument("--no-page", action="store_true", help="leave docs/RESULTS.md alone")
+    a = parser.parse_args()
+    reporter = Reporter()
+    with reporter.stage("people") as move:
+        people = simulated_people(a.photos, a.out, a.people, move)
+    with reporter.stage("clips") as move:
+        clips = clip_views(a.data, a.out, move)
+    path = a.refiner or load_refiner().path
+    variants = make_variants(path)
+    describe = load_descriptor()
+    rows, panels = [], {}
+    with reporter.stage("scoring") as move:
+        jobs = [("people", *p) for p in people] + [("clips", *c) for c in clips]
+        for done, (group, name, condition, view, truth) in enumerate(jobs):
+            shown = {}
+            for variant, make in variants.items():
+                result = make(view)
+                scores = picture_metrics(result.image, truth, describe)
+                if scores is None:
+                    continue
+                info = result.info.get("refiner", {})
+                residual = observed_residual(result.image, view.raw, view.evidence)
+                rows.append(
+                    {"set": group, "case": name, "condition": condition, "variant": variant}
+                    | scores
+                    | {"blend": info.get("blend"), "drift": info.get("drift")}
+                    | {"residual": residual, "seconds": info.get("seconds")}
+                )
+                shown[variant] = result.image
+            panels[group, name] = (shown, truth.image)
+            move(done + 1, len(jobs))
+    frame = pd.DataFrame(rows)
+    frame.to_csv(a.out / "cases.csv", index=False)
+    text = report(frame, path)
+    print(text)
+    write_panel(a.panel, frame, panels)
+    if not a.no_page:
+        write_section("refiner", text, PAGE)
+        print(f"wrote {PAGE} and {a.panel}")
+
+
+def simulated_people(photos: Path, out: Path, count: int, move) -> list[tuple]:
+    """Fused views of validation people with their photos as truth."""
+    from recon3d.refinement.simulation import fit_portrait, simulate
+
+    model = load_model("recon3d")
+    names = photo_names(photos, "val")
+    wanted = [names[k] for k in np.random.default_rng(SEED).permutation(len(names))]
+    images = {n: i for n, i in read_photos(photos) if n in set(wanted)}
+    found = []
+    for number, name in enumerate(wanted):
+        if len(found) == count:
+            break
+        path = out / "people" / f"{Path(name).stem}.npz"
+        key = f"{SEED} {number} {model.name}"
+        kept = load_state(path, key, lambda _: model)
+        if kept is None:
+            try:
+                portrait = fit_portrait(images[name], model)
+                pair = simulate(portrait, np.random.default_rng([SEED, number]))
+            except Recon3DError:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = (pair.view, pair.target, pair.info)
+            save_state(path, kept, key)
+        view, target, info = kept
+        mask = view.face_mask > 0.5
+        try:
+            truth = PictureTruth.from_image(target, mask)
+        except Recon3DError:
+            continue
+        bins = np.digitize(info["face_px"], [40, 70])
+        condition = ("under 40 px", "40 to 70 px", "over 70 px")[int(bins)]
+        found.append((name, condition, view, truth))
+        move(len(found), count)
+    return found
+
+
+def clip_views(data: Path, out: Path, move) -> list[tuple]:
+    """Fused views of the benchmark's clips with their true pictures."""
+    benchmark = read_benchmark(data)
+    settings = load_settings(None, None, refine=False, max_tracks=1)
+    found = []
+    for number, case in enumerate(benchmark.cases):
+        folder = out / "clips" / case.name
+        result = pipeline.run([str(case.clip)], folder, settings, resume=True, keep=True)
+        view = result.reconstructions[0].frontal
+        found.append((case.name, case.condition, view, benchmark.subjects[case.subject].picture))
+        move(number + 1, len(benchmark.cases))
+    return found
+
+
+def make_variants(path: Path) -> dict:
+    """Every line of the ablation as a function of a fused view."""
+    full, alone = OwnRefiner(path), OwnRefiner(path, without=GUIDES)
+    embed = load_embedder()
+    free = RefinementSettings(project=False)
+    bound = RefinementSettings()
+    return {
+        "raw": lambda view: replace(view, image=view.raw),
+        "gan": lambda view: refine_frontal(view, full, free),
+        "projected": lambda view: refine_frontal(view, full, bound),
+        "refined": lambda view: refine_frontal(view, full, bound, embed),
+        "alone": lambda view: refine_frontal(view, alone, bound, embed),
+    }
+
+
+def report(frame: pd.DataFrame, path: Path) -> str:
+    """The section of docs/RESULTS.md."""
+    headings = ["", *(title for _, title, _ in TABLE)]
+    parts = [
+        "## The refiner",
+        "```\npython benchmarks/refiner.py --photos ../shared/data/synthetic_faces "
+        "--data ../shared/data/bench\n```",
+        f"Machine: {machine()}. Weights: {path.name}, "
+        f"{path.stat().st_size / 2**20:.1f} MiB. Identity is the distance of dlib's descriptors "
+        "to that of the truth; less is better.",
+    ]
+    groups = {
+        "people": "Validation people, never trained on, seen by simulated cameras:",
+        "clips": "Clips with known truth:",
+    }
+    for group, title in groups.items():
+        part = frame[frame["set"] == group]
+        if part.empty:
+            continue
+        means = part.groupby("variant")[[k for k, _, _ in TABLE]].mean()
+        rows = [
+            [TITLES[v], *(f"{means.loc[v, k]:.{d}f}" for k, _, d in TABLE)]
+            for v in TITLES
+            if v in means.index
+        ]
+        parts += [f"{title} {part['case'].nunique()} cases.", markdown_table(headings, rows)]
+        parts.append(by_condition(part))
+        parts.append("\n".join(verdicts(group, part)))
+    timed = frame[(frame["variant"] == "refined")]["seconds"]
+    word = "reached" if timed.median() <= 1.5 else "**missed**"
+    parts.append(
+        f"- 512x512 with projection and gate: {timed.median():.2f} s (median; wanted at most 1.5): "
+        f"{word}"
+    )
+    parts.append("![fused, refined, truth](images/refiner.jpg)")
+    return "\n\n".join(parts)
+
+
+def by_condition(part: pd.DataFrame) -> str:
+    """Fused against refined by condition."""
+    headings = ["", "cases", "identity", "refined", "PSNR dB", "refined", "SSIM", "refined"]
+    rows = []
+    for condition, cases in part.groupby("condition"):
+        means = cases.groupby("variant")[["id_dist", "psnr", "ssim"]].mean()
+        cells = [condition, str(cases["case"].nunique())]
+        for key, digits in (("id_dist", 3), ("psnr", 2), ("ssim", 4)):
+            cells += [f"{means.loc[v, key]:.{digits}f}" for v in ("raw", "refined")]
+        rows.append(cells)
+    return markdown_table(headings, rows)
+
+
+def verdicts(group: str, part: pd.DataFrame) -> list[str]:
+    """What is wanted, what was got."""
+    means = part.groupby("variant")[["id_dist", "psnr", "ssim", "nme"]].mean()
+    raw, refined = means.loc["raw"], means.loc["refined"]
+    gain = 100 * (1 - refined["id_dist"] / raw["id_dist"])
+    checks = [
+        (f"identity distance falls by {gain:.1f} % (wanted at least 8)", gain >= 8),
+        (
+            f"PSNR changes by {refined['psnr'] - raw['psnr']:+.2f} dB (wanted at least -0.2)",
+            refined["psnr"] - raw["psnr"] >= -0.2,
+        ),
+        (
+            f"SSIM changes by {refined['ssim'] - raw['ssim']:+.4f} (wanted not to fall)",
+            refined["ssim"] >= raw["ssim"],
+        ),
+        (
+            f"NME changes by {refined['nme'] - raw['nme']:+.2f} points (wanted not to rise)",
+            refined["nme"] <= raw["nme"],
+        ),
+    ]
+    residual = part[part["variant"] == "refined"]["residual"].max()
+    if np.isfinite(residual):
+        checks.append(
+            (
+                f"largest residual where support is above 0.8: {residual:.2f} of 255 "
+                "(wanted at most 2)",
+                residual <= 2,
+            )
+        )
+    if group == "clips":
+        good = part[part["condition"] == "clean110"].pivot_table(
+            index="case", columns="variant", values="id_dist"
+        )
+        if len(good):
+            worst = float((good["refined"] - good["raw"]).max())
+            checks.append(
+                (
+                    f"on clean110 identity distance changes by at most {worst:+.3f} "
+                    "(wanted at most 0.01)",
+                    worst <= 0.01,
+                )
+            )
+    return [f"- {text}: {'reached' if ok else '**missed**'}" for text, ok in checks]
+
+
+def write_panel(path: Path, frame: pd.DataFrame, panels: dict) -> None:
+    """Fused, refined and true picture of cases from the worst to the best, for the docs."""
+    table = frame.pivot_table(index=["set", "case"], columns="variant", values="id_dist")
+    rows = []
+    for group in ("clips", "people"):
+        if group not in table.index.get_level_values(0):
+            continue
+        cases = table.loc[group]["refined"].sort_values()
+        for name in cases.index[np.linspace(0, len(cases) - 1, 4).round().astype(int)]:
+            shown, truth = panels[group, name]
+            if {"raw", "refined"} <= set(shown):
+                truth = cv2.resize(truth, (256, 256), interpolation=cv2.INTER_AREA)
+                parts = [
+                    cv2.resize(shown[v], (256, 256), interpolation=cv2.INTER_AREA)
+                    for v in ("raw", "refined")
+                ]
+                rows.append(np.hstack([*parts, truth]))
+    if len(rows) % 2:
+        rows.append(np.full_like(rows[0], 255))
+    half = len(rows) // 2
+    picture = np.hstack([np.vstack(rows[:half]), np.vstack(rows[half:])])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    main()
+    print(f"{time.perf_counter() - start:.0f} s")

@@ -1,0 +1,94 @@
+"""`recon3d train`: the refiner, from a folder of photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Train the refiner.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `refiner` a command of its own although it is the only one."""
+
+
+@app.command("refiner")
+def refiner(
+    photos: Path = typer.Option(
+        ..., help="Folder or tar of portraits; a metadata.csv beside them may name splits."
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder for pairs, checkpoints, weights."),
+    steps: int = typer.Option(None, help="Steps of the generator."),
+    pairs: int = typer.Option(None, help="Training pairs to simulate, about."),
+    device: str = typer.Option(None, help="auto, cpu or cuda."),
+    seed: int = typer.Option(None, help="Of everything random."),
+    batch: int = typer.Option(None, help="Crops in one step."),
+    assignments: list[str] = typer.Option(
+        None, "--set", metavar="KEY=VALUE", help="One training setting, such as crop=128."
+    ),
+    model: str = typer.Option("recon3d", help="Face model: a name or a path."),
+    pairs_only: bool = typer.Option(False, "--pairs-only", help="Simulate pairs and stop."),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
+    threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
+) -> None:
+    """Simulate training pairs from photos, train on them, write refiner.safetensors.
+
+    Both can be interrupted: pairs that are there are kept, and --resume goes on from the last
+    checkpoint. Watch with tensorboard --logdir OUT/events, or look at OUT/panels.
+    """
+    import torch
+
+    from recon3d.errors import InputError
+    from recon3d.morphable import load_model
+    from recon3d.progress import Reporter
+    from recon3d.refinement import TrainingSettings
+    from recon3d.refinement.shards import make_shards, read_shards
+    from recon3d.refinement.training import train
+    from recon3d.settings import validated
+
+    settings = validated(
+        TrainingSettings,
+        assignments,
+        steps=steps,
+        pairs=pairs,
+        device=device,
+        seed=seed,
+        batch=batch,
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if not photos.exists():
+        raise InputError(f"no such folder of photos: {photos}")
+    face_model = load_model(model)
+    reporter = Reporter()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to --out {out}: {error.strerror or error}") from error
+    shards = {}
+    for split, count in (("val", settings.val_pairs), ("train", settings.pairs)):
+        with reporter.stage(f"pairs ({split})") as move:
+            shards[split] = make_shards(
+                photos,
+                out / "pairs",
+                face_model,
+                pairs=count,
+                split=split,
+                seed=settings.seed,
+                progress=move,
+            )
+    if pairs_only:
+        return
+    with reporter.stage("training") as move:
+        train(
+            read_shards(shards["train"]),
+            read_shards(shards["val"]),
+            out,
+            settings,
+            resume=resume,
+            note=reporter.line,
+            progress=move,
+        )
+    typer.echo(f"weights: {out / 'refiner.safetensors'}; try them with recon3d run --refiner")

@@ -1,0 +1,90 @@
+"""Settings of the refiner at work and of its training."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RefinementSettings(BaseModel):
+    """How the frontal view is refined."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str | None = Field(
+        None,
+        description="Refiner to use: .safetensors of ours, .onnx, or a checkpoint that spandrel "
+        "reads; none takes the shipped one.",
+    )
+    strength: float = Field(
+        1.0, ge=0, le=1, description="Share of the refiner's change that is taken."
+    )
+    project: bool = Field(
+        True,
+        description="Hold the result to what was observed: reduced to the resolution of the "
+        "observation, it must give the fused view again.",
+    )
+    residual_255: float = Field(
+        1.5,
+        gt=0,
+        description="RMS of what may be left of the difference there, of 255, where support is "
+        "above 0.8.",
+    )
+    drift_limit: float = Field(
+        0.35,
+        gt=0,
+        description="Distance of face descriptors between fused and refined view beyond which the "
+        "refinement is blended back; 0.6 is usually another person.",
+    )
+    licence: str = Field(
+        "unknown",
+        description="Licence of a refiner of your own, for the ledger: an SPDX identifier.",
+    )
+
+
+class TrainingSettings(BaseModel):
+    """How the refiner is trained."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pairs: int = Field(1600, ge=8, description="Training pairs to simulate, about.")
+    val_pairs: int = Field(64, ge=2, description="Pairs of people never trained on.")
+    steps: int = Field(4000, ge=1, description="Steps of the generator.")
+    batch: int = Field(8, ge=2, description="Crops in one step.")
+    crop: int = Field(160, ge=64, le=256, multiple_of=32, description="Side of a crop, px of 256.")
+    seed: int = Field(0, ge=0, description="Of everything random.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where torch computes.")
+    widths: tuple[int, ...] = Field(
+        (64, 96, 144, 192),
+        min_length=2,
+        max_length=4,
+        description="Channels of the generator's levels, finest first.",
+    )
+    blocks: int = Field(2, ge=1, description="Residual blocks of a level, each way.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="auto: float16 on CUDA, bfloat16 on CPUs with matrix units for it, else "
+        "float32.",
+    )
+    learning_rate: float = Field(4e-4, gt=0, description="Of the generator; falls as a cosine.")
+    critic_rate: float = Field(2e-4, gt=0, description="Of the discriminators.")
+    average: float = Field(
+        0.998, ge=0, lt=1, description="Decay of the moving average of weights that is shipped."
+    )
+    adversarial_from: float = Field(
+        0.35, ge=0, le=1, description="Share of the steps after which the discriminators join."
+    )
+    adversarial: float = Field(0.02, ge=0, description="Weight of the adversarial loss.")
+    matching: float = Field(0.5, ge=0, description="Weight of feature matching.")
+    gradient: float = Field(0.5, ge=0, description="Weight of the loss on picture gradients.")
+    structure: float = Field(0.15, ge=0, description="Weight of the structural similarity loss.")
+    likelihood: float = Field(0.02, ge=0, description="Weight of the uncertainty's likelihood.")
+    r1: float = Field(2.0, ge=0, description="Gradient penalty of the discriminators.")
+    r1_every: int = Field(16, ge=1, description="Steps from one penalty to the next.")
+    alone: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="Share of crops without guides, so that the generator can do without them.",
+    )
+    checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
+    validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")

@@ -1,0 +1,182 @@
+"""Training pairs on disk: small archives that can be made bit by bit and read without pickles."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from recon3d.errors import InputError, NoFaceError
+from recon3d.exporting import atomic_write
+from recon3d.refinement.conditioning import CHANNELS, WORKING, condition
+from recon3d.types import FaceModel
+
+SHARD = 8
+"""Pairs in one file."""
+_WHOLE_PIPELINE_SHARE = 0.06
+_LEAVE_OUT = ("sunglasses", "grayscale", "dark")
+
+
+def photo_names(photos: Path, split: str) -> list[str]:
+    """Names of the usable photos of a split, in order.
+
+    Without a ``metadata.csv`` every photo belongs to ``train``, but each twentieth to ``val``.
+    """
+    from recon3d.morphable.photos import read_metadata, read_photos
+
+    metadata = read_metadata(photos)
+    if metadata:
+        return sorted(
+            name
+            for name, row in metadata.items()
+            if row.get("split", "train") == split
+            and not any(flag in row.get("flags", "") for flag in _LEAVE_OUT)
+        )
+    names = [name for name, _ in read_photos(photos)]
+    return [n for k, n in enumerate(sorted(names)) if (k % 20 == 0) == (split == "val")]
+
+
+def make_shards(
+    photos: Path,
+    out: Path,
+    model: FaceModel,
+    *,
+    pairs: int,
+    split: str = "train",
+    seed: int = 0,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> list[Path]:
+    """Simulate training pairs; files that are there already are kept.
+
+    Each photo is seen by another camera in each round over the photos. The same seed gives the
+    same pairs, in whatever order or however often the work was interrupted.
+
+    Parameters
+    ----------
+    photos : Path
+        Folder or tar archive of portraits, with an optional ``metadata.csv``.
+    out : Path
+    model : FaceModel
+    pairs : int
+        How many to make, about: photos without a usable face give none.
+    split : str
+        ``train`` or ``val``.
+    seed : int
+    progress : callable, optional
+
+    Returns
+    -------
+    list of Path, in order
+
+    Raises
+    ------
+    InputError
+        If the photos cannot be read, or a shard's folder belongs to other photos or another seed.
+    """
+    from recon3d.morphable.photos import read_photos
+
+    names = photo_names(photos, split)
+    if not names:
+        raise InputError(f"{photos}: no usable photo in the split {split}")
+    out.mkdir(parents=True, exist_ok=True)
+    _check_origin(out, {"seed": seed, "split": split, "photos": len(names), "model": model.name})
+    order = np.random.default_rng([seed, 1]).permutation(len(names))
+    wanted = set(names)
+    # JPEGs of some ten kilobytes: all of them fit into memory, pictures would too.
+    images = {n: image for n, image in read_photos(photos) if n in wanted}
+    done: list[Path] = []
+    for first in range(0, pairs, SHARD):
+        path = out / f"{split}_{first // SHARD:05d}.npz"
+        if not path.exists():
+            numbers = range(first, min(first + SHARD, pairs))
+            chosen = [names[order[k % len(names)]] for k in numbers]
+            _write(path, list(_simulated(images, chosen, numbers, model, seed)))
+        done.append(path)
+        if progress is not None:
+            progress(min(first + SHARD, pairs), pairs)
+    return done
+
+
+def _simulated(images, names, numbers, model, seed) -> Iterator[dict]:
+    from recon3d.refinement.simulation import fit_portrait, simulate
+
+    for name, number in zip(names, numbers, strict=True):
+        rng = np.random.default_rng([seed, 2, number])
+        whole = bool(rng.random() < _WHOLE_PIPELINE_SHARE)
+        try:
+            portrait = fit_portrait(images[name], model)
+            pair = simulate(portrait, rng, whole_pipeline=whole)
+        except (NoFaceError, InputError, KeyError):
+            continue
+        target = cv2.resize(pair.target, (WORKING, WORKING), interpolation=cv2.INTER_AREA)
+        landmarks = pair.view.landmarks * (WORKING / pair.target.shape[0])
+        yield {
+            **condition(pair.view),
+            "target": target,
+            "points": landmarks.astype(np.float32),
+            "name": name,
+            "info": json.dumps(pair.info),
+        }
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    arrays = {}
+    for key in (*CHANNELS, "target"):
+        shape = (0, WORKING, WORKING, CHANNELS.get(key, 3))
+        arrays[key] = np.stack([r[key] for r in rows]) if rows else np.zeros(shape, np.uint8)
+    arrays["points"] = (
+        np.stack([r["points"] for r in rows]) if rows else np.zeros((0, 478, 2), np.float32)
+    )
+    arrays["name"] = np.array([r["name"] for r in rows], np.str_)
+    arrays["info"] = np.array([r["info"] for r in rows], np.str_)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    atomic_write(path, stream.getbuffer())
+
+
+def read_shards(paths: list[Path]) -> dict[str, np.ndarray]:
+    """All pairs of some shards, concatenated.
+
+    Returns
+    -------
+    dict: the inputs of `condition` and ``target`` as (N, 256, 256, C) uint8, ``points``
+    (N, 478, 2), ``name`` and ``info`` (N,)
+
+    Raises
+    ------
+    InputError
+        If a file is damaged, or there is no pair at all.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                for key in archive.files:
+                    found.setdefault(key, []).append(archive[key])
+        except Exception as error:
+            raise InputError(f"{path} is not a shard of training pairs: {error}") from error
+    if not found or not sum(len(x) for x in found["target"]):
+        raise InputError("there are no training pairs: make some from photos first")
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def _check_origin(out: Path, origin: dict) -> None:
+    path = out / f"origin_{origin['split']}.json"
+    if path.exists():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        if known != origin:
+            raise InputError(
+                f"{out} holds pairs of another origin ({known}, now {origin}); choose another one"
+            )
+        return
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(origin), encoding="utf-8")
+    os.replace(temporary, path)

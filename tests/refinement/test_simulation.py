@@ -1,0 +1,124 @@
+"""Training pairs from a real portrait: the public-domain astronaut that scikit-image carries."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from recon3d.errors import InputError, NoFaceError
+from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID
+from recon3d.geometry import head_angles
+from recon3d.morphable import load_model
+from recon3d.refinement.conditioning import CHANNELS
+from recon3d.refinement.shards import SHARD, make_shards, photo_names, read_shards
+from recon3d.refinement.simulation import build_relief, fit_portrait, random_recipe, simulate
+from recon3d.restoration import Recipe
+
+
+def _astronaut(side: int = 256) -> np.ndarray:
+    from skimage.data import astronaut
+
+    return cv2.resize(astronaut()[0:250, 100:350], (side, side), interpolation=cv2.INTER_AREA)
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return fit_portrait(_astronaut(), load_model("recon3d"))
+
+
+def test_a_relief_seen_from_its_own_camera_is_the_photo(portrait):
+    relief = build_relief(portrait)
+    fit = portrait.fit
+    at = relief.vertices @ fit.R[0].T + fit.t[0]
+    pixel = at @ fit.K[0].T
+    pixel = pixel[:, :2] / pixel[:, 2:]
+    border = (relief.picture.shape[0] - portrait.image.shape[0]) // 2
+    np.testing.assert_allclose(pixel + border, relief.attributes[:, :2], atol=1e-2)
+    assert (relief.skin >= 0).sum() > 1000
+    # The nose stands before the cheeks.
+    depth = at[:, 2]
+    nose = np.linalg.norm(pixel - portrait.landmarks[4], axis=1).argmin()
+    ear = np.linalg.norm(pixel - portrait.landmarks[234], axis=1).argmin()
+    assert depth[nose] < depth[ear] - 40
+
+
+@pytest.mark.slow
+def test_a_pair_shows_one_person_in_one_layout(portrait):
+    pair = simulate(portrait, np.random.default_rng(2))
+    view = pair.view
+    for lid, eye in ((RIGHT_LID, EYES[0]), (LEFT_LID, EYES[1])):
+        np.testing.assert_allclose(view.landmarks[list(lid)].mean(0), eye, atol=0.05)
+    assert pair.target.shape == view.raw.shape == (512, 512, 3)
+    inside = view.face_mask > 0.5
+    a = cv2.GaussianBlur(pair.target, (0, 0), 12)[inside].astype(float)
+    b = cv2.GaussianBlur(view.raw, (0, 0), 12)[inside].astype(float)
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.7
+    # The photo's own pose, but for the errors that were put in.
+    assert np.abs(head_angles(view.camera.R[None]) - head_angles(portrait.fit.R)).max() < 8
+    assert json.loads(json.dumps(pair.info))["face_px"] > 20
+
+
+def test_cameras_are_drawn_from_all_degradations():
+    kinds = set()
+    for seed in range(120):
+        recipe = random_recipe(np.random.default_rng(seed), 40.0)
+        assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+        kinds |= {step.kind for step in recipe.steps}
+    assert kinds >= {
+        "colour_temperature",
+        "optical_blur",
+        "motion_blur",
+        "low_light",
+        "sharpen",
+        "interlace",
+        "drop_frames",
+        "h264",
+        "jpeg",
+    }
+
+
+def test_a_picture_without_a_face_makes_no_pair():
+    with pytest.raises(NoFaceError):
+        fit_portrait(np.full((256, 256, 3), 90, np.uint8), load_model("recon3d"))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k, image in enumerate((_astronaut(), _astronaut()[:, ::-1])):
+        cv2.imwrite(str(folder / f"p{k}.png"), image[..., ::-1])
+    return folder
+
+
+def test_photos_without_metadata_are_split(photos):
+    assert photo_names(photos, "val") == ["p0.png"] and photo_names(photos, "train") == ["p1.png"]
+
+
+@pytest.mark.slow
+def test_shards_are_the_same_however_often_the_work_stops(photos, tmp_path):
+    model = load_model("recon3d")
+    out = tmp_path / "pairs"
+    paths = make_shards(photos, out, model, pairs=2, seed=1)
+    first = paths[0].read_bytes()
+    stamp = paths[0].stat().st_mtime_ns
+    make_shards(photos, out, model, pairs=2, seed=1)
+    assert paths[0].stat().st_mtime_ns == stamp
+    again = make_shards(photos, tmp_path / "again", model, pairs=2, seed=1)
+    a, b = read_shards(paths), read_shards(again)
+    assert len(first) and SHARD >= 2
+    for name in (*CHANNELS, "target", "points"):
+        np.testing.assert_array_equal(a[name], b[name])
+    assert a["picture"].shape == (2, 256, 256, 3) and a["picture"].dtype == np.uint8
+    with pytest.raises(InputError, match="another origin"):
+        make_shards(photos, out, model, pairs=2, seed=2)
+
+
+def test_damaged_shards_are_named(tmp_path):
+    path = tmp_path / "train_00000.npz"
+    path.write_bytes(b"cut off")
+    with pytest.raises(InputError, match="train_00000"):
+        read_shards([path])
+    with pytest.raises(InputError, match="no training pairs"):
+        read_shards([])

@@ -1,0 +1,113 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from refinement_scenes import make_pairs
+
+from recon3d.errors import InputError
+from recon3d.refinement.settings import TrainingSettings
+from recon3d.refinement.training import Trainer, train
+
+FAST = dict(
+    widths=(8, 12),
+    blocks=1,
+    batch=2,
+    crop=96,
+    checkpoint_every=2,
+    validate_every=100,
+    precision="float32",
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return make_pairs(4), make_pairs(2, first=50)
+
+
+def _weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.generator.parameters()])
+
+
+def test_a_batch_depends_on_seed_and_step_alone(pairs, tmp_path):
+    settings = TrainingSettings(**FAST)
+    a = Trainer(*pairs, tmp_path, settings).batch(5)
+    torch.manual_seed(99)
+    b = Trainer(*pairs, tmp_path, settings).batch(5)
+    c = Trainer(*pairs, tmp_path, settings).batch(6)
+    assert torch.equal(a["inputs"], b["inputs"]) and not torch.equal(a["inputs"], c["inputs"])
+    assert a["inputs"].shape == (2, 15, 96, 96) and a["target"].shape == (2, 3, 96, 96)
+
+
+@pytest.mark.slow
+def test_same_seed_same_steps_and_resuming_changes_nothing(pairs, tmp_path):
+    settings = TrainingSettings(**FAST, steps=4, adversarial_from=0.4)
+    whole = train(*pairs, tmp_path / "a", settings)
+    again = train(*pairs, tmp_path / "b", settings)
+    assert torch.equal(_weights(whole), _weights(again))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step, total=None):
+        # After the checkpoint of step 2, in the middle of the way to the next.
+        if step == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(*pairs, tmp_path / "c", settings, progress=stop)
+    resumed = train(*pairs, tmp_path / "c", settings, resume=True)
+    assert resumed.step == 4
+    assert torch.equal(_weights(whole), _weights(resumed))
+    with open(tmp_path / "c" / "scalars.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["step", "name", "value"] and any(r[1] == "val_psnr" for r in rows)
+    assert (tmp_path / "c" / "refiner.safetensors").exists()
+    assert list((tmp_path / "c" / "panels").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_training_sharpens_what_it_has_seen(pairs, tmp_path):
+    settings = TrainingSettings(
+        **{**FAST, "batch": 4, "widths": (16, 24)},
+        steps=250,
+        adversarial=0.0,
+        learning_rate=2e-3,
+        average=0.9,
+    )
+    trainer = train(pairs[0], pairs[0], tmp_path, settings)
+    found = trainer.validate()
+    assert found["psnr"] > found["psnr_raw"] + 0.7
+
+
+def test_there_must_be_a_checkpoint_to_resume(pairs, tmp_path):
+    with pytest.raises(InputError, match="no checkpoint"):
+        Trainer(*pairs, tmp_path, TrainingSettings(**FAST)).load()
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut off")
+    with pytest.raises(InputError, match="is no checkpoint"):
+        Trainer(*pairs, tmp_path, TrainingSettings(**FAST)).load()
+
+
+def test_resuming_with_other_settings_is_refused(pairs, tmp_path):
+    Trainer(*pairs, tmp_path, TrainingSettings(**FAST)).save()
+    with pytest.raises(InputError, match="seed"):
+        Trainer(*pairs, tmp_path, TrainingSettings(**FAST, seed=3)).load()
+
+
+def test_mirrored_crops_stay_aligned(pairs, tmp_path):
+    # In every crop, flipped or not, the eyes' places must point at dark irises of the target.
+    trainer = Trainer(*pairs, tmp_path, TrainingSettings(**{**FAST, "batch": 8, "crop": 160}))
+    seen = 0
+    for step in range(4):
+        batch = trainer.batch(step)
+        for k in range(batch["n_face"]):
+            for x, y in batch["places"][k, :2].numpy():
+                row, column = int(y), int(x)
+                patch = batch["target"][k].mean(0)
+                iris = patch[row - 2 : row + 3, column - 2 : column + 3].mean()
+                white = patch[row - 1 : row + 2, column + 9 : column + 12].mean()
+                assert iris < white
+                seen += 1
+    assert seen == 48
+    assert np.isfinite(trainer.batch(0)["inputs"].numpy()).all()
