@@ -184,7 +184,9 @@ def _flat(tree: dict, prefix: str = ""):
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            if isinstance(value, float):
+            if isinstance(value, bool):
+                value = "yes" if value else "no"
+            elif isinstance(value, float):
                 value = f"{value:.6g}"
             yield prefix + key, "–" if value is None else str(value)
 
