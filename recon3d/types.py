@@ -369,6 +369,10 @@ class FrontalView:
     uncertainty: np.ndarray | None = None
     info: dict = field(default_factory=dict)
 
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """The picture: what `np.asarray(view)` and plotting libraries take it for."""
+        return self.image if dtype is None else self.image.astype(dtype)
+
 
 @dataclass(frozen=True)
 class Reconstruction:
