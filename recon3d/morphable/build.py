@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.geometry import interpolating_control, procrustes_mean, so3_log, subdivide, umeyama
 from recon3d.morphable.anthropometry import Correction, learn_correction
+from recon3d.morphable.ears import add_ears
 from recon3d.morphable.embedding import embedding_of_vertices
 from recon3d.morphable.expressions import designed_fields, lips_meet
 from recon3d.morphable.fields import FieldSpreader, reflect, symmetrise
@@ -23,7 +24,6 @@ from recon3d.morphable.photos import (
 )
 from recon3d.morphable.quality import held_out_figures, intersecting_triangles
 from recon3d.morphable.topology import (
-    IBUG68,
     INNER_LIP_LOWER,
     INNER_LIP_UPPER,
     LID_RIGHT,
@@ -33,6 +33,7 @@ from recon3d.morphable.topology import (
     control_mesh,
     landmark_mirror,
 )
+from recon3d.tracking.topology import IBUG68
 from recon3d.types import FaceModel
 
 RIGID = [
@@ -457,7 +458,7 @@ def assemble(
     M = midpoint_map(mesh.triangles, n, settings.levels)
     regions = _regions(M, mesh, mean)
     uv = texture_coordinates(mean, triangles, M, mesh, mirror, settings.texture_rounds)
-    return FaceModel(
+    head = FaceModel(
         name="recon3d",
         mean=mean,
         identity=modes.transpose(1, 0, 2).astype(np.float16).astype(np.float32),
@@ -467,7 +468,7 @@ def assemble(
         uv=uv,
         triangles_uv=triangles.copy(),
         landmarks=embedding_of_vertices(np.arange(478), triangles),
-        ibug68=embedding_of_vertices(np.array(IBUG68), triangles),
+        ibug68=embedding_of_vertices(IBUG68, triangles),
         mirror=mirror,
         regions=regions,
         contour=_contour(S, mesh, triangles),
@@ -475,6 +476,7 @@ def assemble(
         origin="recon3d model build, from photos of synthetic people",
         citation="",
     )
+    return add_ears(head)
 
 
 def _fine_mirror(S, mesh, levels) -> np.ndarray:
