@@ -26,6 +26,9 @@ from recon3d.types import FaceModel
 
 TEXELS_PER_SAMPLE = 4.0
 """What the modes leave over is alike in neighbouring texels: so many count as one observation."""
+EXPOSURE_SHARE = (0.5, 0.7)
+"""What of a photo's brightness, and of its tint, against the mean of all is taken for exposure and
+white balance; the rest is skin. One photo does not tell, so this is an assumption."""
 CHUNK = 2048
 
 
@@ -112,27 +115,10 @@ def albedo_posterior(
         If the model has no albedo modes.
     ShapeError
     """
-    _require(model, modes=True)
-    size = model.albedo_mean.shape[0]
-    check_shape(values, f"{size} {size} 3", "values")
-    check_shape(weights, f"{size} {size}", "weights")
-    sigma = float(model.albedo_noise if noise is None else noise)
-    if not sigma > 0:
-        raise ModelError(f"the noise of an albedo observation must be positive, got {sigma}")
-    count = len(model.albedo_modes)
+    sigma = _noise(model, noise)
+    coefficients, covariance = albedo_coefficients(model, values, weights, noise=noise)
     mean = np.asarray(model.albedo_mean, np.float32)
-    modes = np.asarray(model.albedo_modes, np.float32).reshape(count, -1, 3)
-    weight = np.maximum(np.nan_to_num(np.asarray(weights, np.float32)), 0).ravel()
-    seen = np.flatnonzero(weight > 0)
-    precision = weight[seen] / (TEXELS_PER_SAMPLE * sigma**2)
-    rows = modes[:, seen]  # (A, S, 3)
-    weighted = (rows * precision[:, None]).reshape(count, -1)
-    difference = np.asarray(values, np.float32).reshape(-1, 3)[seen] - mean.reshape(-1, 3)[seen]
-    information = (weighted @ rows.reshape(count, -1).T).astype(np.float64) + np.eye(count)
-    covariance = np.linalg.inv(information)
-    covariance = (covariance + covariance.T) / 2
-    coefficients = covariance @ (weighted @ difference.ravel()).astype(np.float64)
-    flat = modes.reshape(count, -1)
+    flat = np.asarray(model.albedo_modes, np.float32).reshape(len(coefficients), -1)
     expected = mean + (coefficients.astype(np.float32) @ flat).reshape(mean.shape)
     spread = np.einsum("ap,ap->p", flat, covariance.astype(np.float32) @ flat)
     return AlbedoPosterior(
@@ -141,6 +127,45 @@ def albedo_posterior(
         expected,
         (np.maximum(spread, 0) + sigma**2).reshape(mean.shape).astype(np.float32),
     )
+
+
+def albedo_coefficients(
+    model: FaceModel,
+    values: np.ndarray,
+    weights: np.ndarray,
+    *,
+    noise: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean (A,) and covariance (A, A) of the modes' coefficients.
+
+    Parameters
+    ----------
+    model, values, weights, noise : as for `albedo_posterior`
+    """
+    _require(model, modes=True)
+    size = model.albedo_mean.shape[0]
+    check_shape(values, f"{size} {size} 3", "values")
+    check_shape(weights, f"{size} {size}", "weights")
+    sigma = _noise(model, noise)
+    count = len(model.albedo_modes)
+    weight = np.maximum(np.nan_to_num(np.asarray(weights, np.float32)), 0).ravel()
+    seen = np.flatnonzero(weight > 0)
+    precision = weight[seen] / (TEXELS_PER_SAMPLE * sigma**2)
+    rows = model.albedo_modes.reshape(count, -1, 3)[:, seen].astype(np.float32)
+    weighted = (rows * precision[:, None].astype(np.float32)).reshape(count, -1)
+    mean = np.asarray(model.albedo_mean, np.float32).reshape(-1, 3)[seen]
+    difference = np.asarray(values, np.float32).reshape(-1, 3)[seen] - mean
+    information = (weighted @ rows.reshape(count, -1).T).astype(np.float64) + np.eye(count)
+    covariance = np.linalg.inv(information)
+    covariance = (covariance + covariance.T) / 2
+    return covariance @ (weighted @ difference.ravel()).astype(np.float64), covariance
+
+
+def _noise(model: FaceModel, noise: float | None) -> float:
+    sigma = float(model.albedo_noise if noise is None else noise)
+    if not sigma > 0:
+        raise ModelError(f"the noise of an albedo observation must be positive, got {sigma}")
+    return sigma
 
 
 def _require(model: FaceModel, modes: bool = False) -> None:
@@ -179,6 +204,7 @@ def fit_ppca(
     n_modes: int,
     *,
     iterations: int = 8,
+    sparse: int = 9,
     progress=None,
 ) -> PrincipalAlbedo:
     """Principal components of symmetric data with holes, by expectation maximisation.
@@ -189,13 +215,16 @@ def fit_ppca(
     people who show it, with their coefficients' covariance (Tipping and Bishop 1999, section 3.3
     and appendix B, holes left out of the sums).
 
+    Coefficients are found on every `sparse`-th texel, which holds all that a few dozen of them can
+    mean; the rows of all texels are regressed once at the end.
+
     Parameters
     ----------
     values : (N, 2, H, 3) float32
         People, side, pairs of texels, channel; whatever stands where the weight is 0.
     weights : (N, 2, H) float32 in [0, 1]
     n_modes : int
-    iterations : int
+    iterations, sparse : int
     progress : callable(done, total), optional
 
     Returns
@@ -203,102 +232,129 @@ def fit_ppca(
     PrincipalAlbedo
     """
     n, _, h, _ = values.shape
-    n_modes = min(n_modes, 2 * n - 1)
-    total = weights.sum((0, 1)) + 1e-6
-    mean = np.einsum("nsh,nshc->hc", weights, values) / total[:, None]
-    modes, parity = _first_modes(values, weights, mean, n_modes)
+    sparse = max(1, min(sparse, h // (2 * n_modes)))
+    some = np.ascontiguousarray(values[:, :, ::sparse])
+    seen = np.ascontiguousarray(weights[:, :, ::sparse])
+    mean = _mean(some, seen)
+    modes, parity = _first_modes(some, seen, mean, min(n_modes, 2 * n - 1))
     noise2 = 0.05**2
-    upper = np.triu_indices(n_modes)
-    sign = parity[upper[0]] * parity[upper[1]]
-    step = max(1, h // 6000)
     for done in range(iterations):
-        z, covariance = _expect(values, weights, mean, modes, parity, noise2, step)
-        second = (z[:, :, None] * z[:, None, :] + covariance)[:, upper[0], upper[1]]
-        second = second.astype(np.float32)
-        residual2, count = 0.0, 0.0
-        for start in range(0, h, CHUNK):
-            part = slice(start, min(start + CHUNK, h))
-            w = weights[:, :, part]
-            gram = w[:, 0].T @ second + (w[:, 1].T @ second) * sign
-            square = np.empty((gram.shape[0], n_modes, n_modes), np.float32)
-            square[:, upper[0], upper[1]] = gram
-            square[:, upper[1], upper[0]] = gram
-            right = np.zeros((gram.shape[0], n_modes, 3), np.float32)
-            old = modes[:, part]
-            moved = np.zeros_like(mean[part])
-            for side, flip in ((0, np.ones(n_modes, np.float32)), (1, parity)):
-                weighted = w[:, side, :, None] * (values[:, side, part] - mean[part])
-                signed = z * flip
-                right += np.einsum("na,nhc->hac", signed, weighted, optimize=True)
-                left = weighted - w[:, side, :, None] * np.tensordot(signed, old, 1)
-                moved += left.sum(0)
-                residual2 += float(
-                    (left[:, ::step] ** 2 / np.maximum(w[:, side, ::step, None], 1e-3)).sum()
-                )
-                count += 3 * float(w[:, side, ::step].sum())
-            # The prior of W is flat where people show a texel; where few do, it is kept small.
-            square += np.eye(n_modes, dtype=np.float32)
-            modes[:, part] = np.linalg.solve(square, right).transpose(1, 0, 2)
-            mean[part] += moved / total[part, None]
-        # The part of the noise that the uncertainty of z hides is small beside what modes miss.
-        noise2 = residual2 / max(count, 1.0)
+        z, covariance = _expect(some, seen, mean, modes, parity, noise2, sparse)
+        mean, modes, noise2 = _maximise(some, seen, z, covariance, mean, modes, parity)
         if progress:
-            progress(done + 1, iterations)
-    modes, parity = _principal(modes, parity)
+            progress(done + 1, iterations + 2)
+    z, covariance = _expect(some, seen, mean, modes, parity, noise2, sparse)
+    mean = _mean(values, weights)
+    blank = np.zeros((len(modes), h, 3), np.float32)
+    # Twice, since mean and modes of holes wait for each other.
+    for done in range(2):
+        mean, blank, noise2 = _maximise(values, weights, z, covariance, mean, blank, parity)
+        if progress:
+            progress(iterations + 1 + done, iterations + 2)
+    modes, parity = _principal(blank, parity)
     return PrincipalAlbedo(mean.astype(np.float32), modes, parity, float(np.sqrt(noise2)))
 
 
+def _mean(values, weights):
+    """Weighted mean over people and both sides, (H, 3)."""
+    total = np.full(values.shape[2], 1e-6)
+    out = np.zeros(values.shape[2:])
+    for x, w in zip(values, weights, strict=True):
+        total += w.sum(0)
+        out += (w[..., None] * x).sum(0)
+    return (out / total[:, None]).astype(np.float32)
+
+
+def _maximise(values, weights, z, covariance, mean, modes, parity):
+    """Mean, modes and noise given everybody's coefficients.
+
+    Returns
+    -------
+    mean : (H, 3), modes : (A, H, 3), noise2 : float
+        Mean square of what the old mean and modes leave over.
+    """
+    count = len(modes)
+    upper = np.triu_indices(count)
+    sign = (parity[upper[0]] * parity[upper[1]]).astype(np.float32)
+    second = (covariance + z[:, :, None] * z[:, None, :])[:, upper[0], upper[1]].astype(np.float32)
+    mean, modes = mean.copy(), modes.copy()
+    square_left, square_weight = 0.0, 0.0
+    for start in range(0, values.shape[2], CHUNK):
+        part = slice(start, start + CHUNK)
+        sides = [np.ascontiguousarray(weights[:, side, part].T) for side in range(2)]
+        gram = sides[0] @ second + (sides[1] @ second) * sign
+        size = len(gram)
+        square = np.empty((size, count, count), np.float32)
+        square[:, upper[0], upper[1]] = gram
+        square[:, upper[1], upper[0]] = gram
+        # The prior of W is flat where people show a texel; where few do, it keeps W small.
+        square += np.eye(count, dtype=np.float32)
+        right = np.zeros((count, size * 3), np.float32)
+        moved = np.zeros((size, 3))
+        for side, flip in ((0, np.ones_like(parity)), (1, parity)):
+            w = weights[:, side, part, None]
+            weighted = w * (values[:, side, part] - mean[part])
+            signed = z * flip
+            right += signed.T @ weighted.reshape(len(z), -1)
+            left = weighted - w * (signed @ modes[:, part].reshape(count, -1)).reshape(
+                weighted.shape
+            )
+            moved += left.sum(0)
+            square_left += float((left**2 / np.maximum(w, 1e-3)).sum())
+            square_weight += 3 * float(w.sum())
+        total = sides[0].sum(1) + sides[1].sum(1) + 1e-6
+        right = right.reshape(count, size, 3).transpose(1, 0, 2)
+        modes[:, part] = np.linalg.solve(square, right).transpose(1, 0, 2)
+        mean[part] += (moved / total[:, None]).astype(np.float32)
+    return mean, modes, square_left / max(square_weight, 1.0)
+
+
 def _first_modes(values, weights, mean, n_modes):
-    """Modes of the data with holes filled by each person's mean difference, (A, H, 3)."""
-    n, _, h, _ = values.shape
-    grams = []
-    step = max(1, h // 6000)
-    filled = np.empty((n, 2, len(range(0, h, step)), 3), np.float32)
-    for k in range(n):
-        w = weights[k, :, ::step, None]
-        difference = values[k, :, ::step] - mean[::step]
-        typical = (w * difference).sum((0, 1)) / max(float(w.sum()), 1e-6)
-        filled[k] = w * difference + (1 - w) * typical
-    parts = ((filled[:, 0] + filled[:, 1]) / 2, (filled[:, 0] - filled[:, 1]) / 2)
+    """Modes of the data with holes filled by each person's mean difference.
+
+    Returns
+    -------
+    modes : (A, H, 3), parity : (A,)
+    """
+    n = len(values)
+    w = weights[..., None]
+    difference = w * (values - mean)
+    typical = difference.sum((1, 2)) / np.maximum(w.sum((1, 2)), 1e-6)
+    filled = difference + (1 - w) * typical[:, None, None]
     found = []
-    for sign, part in zip((1.0, -1.0), parts, strict=True):
+    for sign, part in (
+        (1.0, (filled[:, 0] + filled[:, 1]) / 2),
+        (-1.0, (filled[:, 0] - filled[:, 1]) / 2),
+    ):
         flat = part.reshape(n, -1)
         value, vector = np.linalg.eigh((flat @ flat.T).astype(np.float64) / n)
-        grams.append(vector)
-        found += [(float(value[j]), sign, vector[:, j]) for j in np.argsort(-value)[:n_modes]]
+        for j in np.argsort(-value)[:n_modes]:
+            z = (np.sqrt(n) * vector[:, j]).astype(np.float32)
+            found.append((float(value[j]), sign, (z @ flat / n).reshape(part.shape[1:])))
     found.sort(key=lambda item: -item[0])
-    found = found[:n_modes]
-    # Regression of the whole texture on the components found on a sparse grid.
-    parity = np.array([sign for _, sign, _ in found], np.float32)
-    z = np.stack([vector for _, _, vector in found], 1).astype(np.float32) * np.sqrt(n)
-    modes = np.empty((len(found), h, 3), np.float32)
-    for start in range(0, h, CHUNK):
-        part = slice(start, min(start + CHUNK, h))
-        both = weights[:, :, part, None] * (values[:, :, part] - mean[part])
-        even, odd = (both[:, 0] + both[:, 1]) / 2, (both[:, 0] - both[:, 1]) / 2
-        modes[parity > 0, part] = np.tensordot(z[:, parity > 0].T, even, 1) / n
-        modes[parity < 0, part] = np.tensordot(z[:, parity < 0].T, odd, 1) / n
-    return modes, parity
+    _, parity, modes = zip(*found[:n_modes], strict=True)
+    return np.stack(modes), np.array(parity, np.float32)
 
 
-def _expect(values, weights, mean, modes, parity, noise2, step):
-    """Posterior means (N, A) and covariances (N, A, A) of all people, on every step-th texel."""
-    n = len(values)
-    a = len(modes)
-    rows = modes[:, ::step]  # (A, H', 3)
-    outer = np.einsum("ahc,bhc->hab", rows, rows, optimize=True).reshape(rows.shape[1], -1)
-    sign = (parity[:, None] * parity[None]).ravel()
-    scale = np.float32(step / (TEXELS_PER_SAMPLE * noise2))
-    w = weights[:, :, ::step]
-    information = (w[:, 0] @ outer + (w[:, 1] @ outer) * sign) * scale
-    information = information.reshape(n, a, a).astype(np.float64) + np.eye(a)
-    covariance = np.linalg.inv(information)
+def _expect(values, weights, mean, modes, parity, noise2, sparse):
+    """Posterior means (N, A) and covariances (N, A, A) of all people's coefficients."""
+    n, a = len(values), len(modes)
+    upper = np.triu_indices(a)
+    outer = sum(modes[upper[0], :, c] * modes[upper[1], :, c] for c in range(3)).T
+    sign = (parity[upper[0]] * parity[upper[1]]).astype(np.float32)
+    scale = np.float32(sparse / (TEXELS_PER_SAMPLE * noise2))
+    information = np.zeros((n, a, a))
+    sides = [np.ascontiguousarray(weights[:, side]) for side in range(2)]
+    gram = (sides[0] @ outer + (sides[1] @ outer) * sign) * scale
+    information[:, upper[0], upper[1]] = gram
+    information[:, upper[1], upper[0]] = gram
+    covariance = np.linalg.inv(information + np.eye(a))
     right = np.zeros((n, a))
-    for side, flip in ((0, np.ones(a, np.float32)), (1, parity)):
-        weighted = w[:, side, :, None] * (values[:, side, ::step] - mean[::step])
-        right += np.tensordot(weighted, rows, ((1, 2), (1, 2))) * flip * scale
-    z = np.einsum("nab,nb->na", covariance, right)
-    return z.astype(np.float32), covariance
+    flat = modes.reshape(a, -1)
+    for side, flip in ((0, np.ones_like(parity)), (1, parity)):
+        weighted = weights[:, side, :, None] * (values[:, side] - mean)
+        right += (weighted.reshape(n, -1) @ flat.T) * flip * scale
+    return np.einsum("nab,nb->na", covariance, right).astype(np.float32), covariance
 
 
 def _principal(modes, parity):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.colour import linear_to_srgb
 from recon3d.geometry import so3_exp, umeyama
+from recon3d.morphable.albedo import EXPOSURE_SHARE
 from recon3d.texturing.atlas import Atlas, build_atlas
 from recon3d.texturing.filling import membrane, to_vertices
 from recon3d.texturing.light import FLOOR, LIMIT, harmonics
@@ -30,23 +31,13 @@ class AlbedoSettings(BaseModel):
 
     size: int = Field(256, ge=32, le=1024, description="Side of the texture in texels.")
     modes: int = Field(80, ge=1, le=300, description="Albedo modes kept.")
-    iterations: int = Field(8, ge=1, description="Rounds of expectation maximisation.")
+    iterations: int = Field(12, ge=1, description="Rounds of expectation maximisation.")
     light_rounds: int = Field(3, ge=1, description="Times that light and mean albedo alternate.")
     light_prior: float = Field(
         0.25, gt=0, description="Standard deviation of the harmonics of a photo's log light."
     )
     light_colour: float = Field(
         0.3, gt=0, le=1, description="How much light varies in colour, compared to strength."
-    )
-    exposure_share: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Share of a photo's brightness, against the mean of all, that is taken for "
-        "exposure; the rest is skin. One photo does not tell, so this is an assumption.",
-    )
-    balance_share: float = Field(
-        0.5, ge=0, le=1, description="The same of its tint: white balance against skin."
     )
     min_chroma: float = Field(
         4.0, ge=0, description="Mean CIELAB chroma below which a photo counts as grey."
@@ -358,8 +349,8 @@ def remove_light(portraits: Portraits, settings: AlbedoSettings) -> tuple[np.nda
     for k, light in enumerate(lights):
         flat = portraits.log[k] - light.shading(portraits.normal[k])
         brightness = light.gain.mean()
-        taken = settings.exposure_share * brightness
-        taken = taken + settings.balance_share * (light.gain - brightness)
+        taken = EXPOSURE_SHARE[0] * brightness
+        taken = taken + EXPOSURE_SHARE[1] * (light.gain - brightness)
         albedo[k] = linear_to_srgb(np.clip(np.exp(flat - taken) - FLOOR, 0, 1))
         unlike = np.sqrt(((flat - light.gain - mean) ** 2).mean(-1)) / (3.0 * spread)
         belief[k] = portraits.weight[k] / (1 + unlike**2) ** 2
