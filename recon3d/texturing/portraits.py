@@ -236,7 +236,8 @@ def unwrap_portraits(
     place = np.full((2, len(atlas)), -1)
     place[0, first], place[1, second] = np.arange(len(first)), np.arange(len(first))
     texel_mm = atlas.texel_mm(model.mean)
-    looking = TexturingSettings(size=settings.size, depth_mm=0.0)
+    # Beside the outline a small miss brings in hair or background.
+    looking = TexturingSettings(size=settings.size, depth_mm=0.0, min_cosine=0.25, full_cosine=0.6)
     spread = residual_spread(model)
     names, logs, weights, normals = [], [], [], []
     for done, (name, image, points) in enumerate(photos):
