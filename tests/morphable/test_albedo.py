@@ -55,7 +55,7 @@ def test_posterior_between_nothing_and_everything():
     np.testing.assert_allclose(all_seen.coefficients, z, atol=1e-2)
     left = np.zeros((side, side))
     left[:, :6] = 1
-    half = albedo_posterior(model, person, left)
+    half = albedo_posterior(model, person, left, noise=0.02)
     assert np.trace(all_seen.covariance) < np.trace(half.covariance) < 5
     missed = np.abs(half.mean - person)[:, 6:].mean()
     assert missed < 0.3 * np.abs(model.albedo_mean - person)[:, 6:].mean()

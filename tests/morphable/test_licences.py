@@ -22,7 +22,7 @@ def test_embedded_model_is_permissive():
 @pytest.mark.parametrize("licence", ["CC-BY-NC-SA-4.0", "non-commercial research", ""])
 def test_conditions_are_refused_by_name(licence):
     model = dataclasses.replace(load_model(), name="theirs", licence=licence)
-    with pytest.raises(ModelError, match="theirs.*--permissive-only"):
+    with pytest.raises(ModelError, match=r"theirs.*--permissive-only"):
         licences.require_permissive([licences.MEDIAPIPE, licences.of_model(model)])
 
 
