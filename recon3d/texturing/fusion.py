@@ -117,7 +117,7 @@ def fuse_texture(
     known = evidence["known"]
     mirrored = np.zeros(len(atlas), np.float32)
     if settings.fill:
-        albedo, mirrored = fill(atlas, model.triangles, model.n_vertices, albedo, known)
+        albedo, mirrored = fill(atlas, model, albedo, known)
     lit = albedo * _mean_shading(atlas, samples, shades, light)
     report(steps, steps)
 
