@@ -133,6 +133,35 @@ def fill(
     return (np.exp(completed) - FLOOR).clip(0).astype(np.float32), mirrored.astype(np.float32)
 
 
+def outweighed(atlas: Atlas, pixels: np.ndarray, ratio: float = 0.2) -> np.ndarray:
+    """How much a texel's own observation counts beside that of its mirror image.
+
+    A profile sees a few texels of the far side past the bridge of the nose: the least error of
+    the pose puts hair or background there. Where the other side was seen many times better the
+    mirror image is the better guess; between sides seen alike nothing changes.
+
+    Parameters
+    ----------
+    atlas : Atlas
+    pixels : (P,)
+        Observed pixels by texel.
+    ratio : float
+        Of a texel's pixels to its mirror image's at which both count the same.
+
+    Returns
+    -------
+    (P,) float32 in [0, 1]
+    """
+    has_mirror = atlas.mirror_x >= 0
+    image = atlas.image(np.asarray(pixels, np.float32)[:, None]).reshape(atlas.size, atlas.size)
+    other = np.zeros(len(atlas), np.float32)
+    other[has_mirror] = sample(
+        image, atlas.mirror_x[has_mirror], atlas.mirror_y[has_mirror], cubic=False
+    )
+    own = np.asarray(pixels, np.float32) ** 3
+    return own / np.maximum(own + (ratio * other) ** 3, 1e-12)
+
+
 def expected_skin(
     atlas: Atlas, model: FaceModel, values: np.ndarray, known: np.ndarray
 ) -> np.ndarray:
