@@ -73,7 +73,7 @@ class TrainingSettings(BaseModel):
     adversarial_from: float = Field(
         0.35, ge=0, le=1, description="Share of the steps after which the discriminators join."
     )
-    adversarial: float = Field(0.02, ge=0, description="Weight of the adversarial loss.")
+    adversarial: float = Field(0.003, ge=0, description="Weight of the adversarial loss.")
     matching: float = Field(0.5, ge=0, description="Weight of feature matching.")
     gradient: float = Field(0.5, ge=0, description="Weight of the loss on picture gradients.")
     structure: float = Field(0.15, ge=0, description="Weight of the structural similarity loss.")
