@@ -99,7 +99,7 @@ def result(portrait):
 
 def test_what_comes_out(result):
     assert isinstance(result, recon3d.Reconstruction)
-    assert "1 frames" in repr(result) and "9941 vertices" in repr(result)
+    assert "1 frames" in repr(result) and "11695 vertices" in repr(result)
     picture = np.asarray(result.frontal)
     assert picture.shape == (512, 512, 3) and picture.dtype == np.uint8
     assert np.array_equal(picture, result.frontal.image)
