@@ -231,26 +231,20 @@ def _embedder(group: str) -> dict:
 
 
 def _refiner(group: str) -> dict:
-    """Weights that travel with the project, with the licence that their card names."""
-    from recon3d.assets import asset_path
-    from recon3d.licences import PERMISSIVE
+    """The weights that travel with the project."""
+    from recon3d.refinement import SHIPPED_LICENCE, shipped_path
 
-    folder = asset_path("refiner")
-    kinds = (".onnx", ".safetensors", ".npz")
-    weights = [p for p in sorted(folder.glob("*")) if p.suffix in kinds] if folder.is_dir() else []
-    if not weights:
+    path = shipped_path()
+    if not path.is_file():
         return _row(
             group,
             "refiner weights",
             False,
-            "none in assets/refiner: the fused view is the final one",
-            "bring a network of your own: notebooks/04_own_models_and_refiners.ipynb",
+            f"none in {path.parent.name}/: the fused view is the final one",
+            "recon3d train refiner, or a network of your own: recon3d run --refiner PATH",
         )
-    card = folder / "CARD.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    licence = next((name for name in sorted(PERMISSIVE) if name in text), "see its card")
-    names = ", ".join(f"{p.name} ({p.stat().st_size / 2**20:.1f} MiB)" for p in weights)
-    return _row(group, "refiner weights", True, names, licence=licence)
+    size = f"{path.name} ({path.stat().st_size / 2**20:.1f} MiB)"
+    return _row(group, "refiner weights", True, size, licence=SHIPPED_LICENCE)
 
 
 def _face_alignment(group: str) -> dict:
