@@ -13,10 +13,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "recon3d needs Python 3.11 ($(PYTHON) not found); set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[viewer,recognition,onnx,models,train,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[viewer,recognition,onnx,models]"
 	@# The desktop build of OpenCV wants GL and GLib from the system; where they are missing, the
 	@# headless build of the same version takes its place.
 	@$(BIN)/python -c "import cv2" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps opencv-contrib-python-headless==$(OPENCV)
+	touch $@
+
+# What tests, notebooks and documentation need on top: left out of the first minute.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,notebook,docs,dev]"
 	touch $@
 
 setup: $(VENV)/.installed
@@ -24,8 +29,8 @@ setup: $(VENV)/.installed
 demo: setup
 	$(BIN)/recon3d demo
 
-lint: setup
-	$(BIN)/ruff check recon3d tests benchmarks
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check recon3d tests benchmarks notebooks
 
 # With CI set, the slow tests run too.
 test: lint

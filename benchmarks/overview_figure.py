@@ -74,7 +74,7 @@ def main() -> None:
     read = {n: cv2.imread(str(track / f"{n}.png"))[..., ::-1] for n in ("frontal", "evidence")}
     cells += [
         captioned(read["frontal"], "frontal view"),
-        captioned(read["evidence"], "evidence: seen / resolution / guessed"),
+        captioned(read["evidence"], "evidence: red seen, blue guessed"),
         captioned(render_still(scene, yaw=35, size=size), "textured mesh"),
         captioned(render_still(scene, mode="plain", yaw=35, size=size), "mesh"),
     ]

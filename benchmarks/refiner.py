@@ -54,10 +54,10 @@ TABLE = (
 )
 TITLES = {
     "raw": "fused view (frontal_raw.png)",
-    "gan": "GAN",
-    "projected": "GAN, projected",
-    "refined": "GAN, projected, gated (frontal.png)",
-    "alone": "the same without geometry and evidence, projected, gated",
+    "gan": "GAN at full strength",
+    "projected": "GAN at full strength, projected",
+    "refined": "GAN, projected, gated, as shipped (frontal.png)",
+    "alone": "as shipped, without geometry and evidence",
 }
 
 
@@ -167,12 +167,13 @@ def make_variants(path: Path) -> dict:
     """Every line of the ablation as a function of a fused view."""
     full, alone = OwnRefiner(path), OwnRefiner(path, without=GUIDES)
     embed = load_embedder()
-    free = RefinementSettings(project=False)
+    free = RefinementSettings(project=False, strength=1.0)
+    whole = RefinementSettings(strength=1.0)
     bound = RefinementSettings()
     return {
         "raw": lambda view: replace(view, image=view.raw),
         "gan": lambda view: refine_frontal(view, full, free),
-        "projected": lambda view: refine_frontal(view, full, bound),
+        "projected": lambda view: refine_frontal(view, full, whole),
         "refined": lambda view: refine_frontal(view, full, bound, embed),
         "alone": lambda view: refine_frontal(view, alone, bound, embed),
     }

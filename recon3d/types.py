@@ -193,8 +193,12 @@ class FaceModel:
         ``eyes``, ``mouth`` (the lips and what lies between), ``neck``; a shell has ``cranium``.
     contour : (C, L) int64 or None
         Vertex paths, each a candidate line on which one silhouette landmark may slide.
-    albedo_mean : (T, T, 3) float32, linear RGB, or None
-    albedo_modes : (A, T, T, 3) float16 or None, per unit of a standard normal coefficient.
+    albedo_mean : (T, T, 3) float32 or None
+        Mean albedo, sRGB-encoded, row 0 at v = 1.
+    albedo_modes : (A, T, T, 3) float16 or None
+        sRGB-encoded, per unit of a standard normal coefficient.
+    albedo_noise : float
+        Standard deviation of what the modes leave over of a person, sRGB-encoded.
     licence : str, SPDX identifier; origin, citation : str.
     """
 
@@ -213,6 +217,7 @@ class FaceModel:
     contour: np.ndarray | None = None
     albedo_mean: np.ndarray | None = None
     albedo_modes: np.ndarray | None = None
+    albedo_noise: float = 0.0
     licence: str = ""
     origin: str = ""
     citation: str = ""
@@ -368,6 +373,10 @@ class FrontalView:
     reference: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
     info: dict = field(default_factory=dict)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        """The picture: what `np.asarray(view)` and plotting libraries take it for."""
+        return self.image if dtype is None else self.image.astype(dtype)
 
 
 @dataclass(frozen=True)

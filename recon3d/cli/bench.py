@@ -139,6 +139,7 @@ def run_conditions(
                 configuration={
                     "version": recon3d.__version__,
                     "settings": settings.model_dump(mode="json"),
+                    "refiner": _refiner_digest(settings),
                 },
                 describe=load_descriptor(),
                 fresh=fresh,
@@ -148,6 +149,18 @@ def run_conditions(
     write_tables(plan, rows, out)
     write_page(plan, rows, out, version=recon3d.__version__)
     return plan, rows, summary
+
+
+def _refiner_digest(settings) -> str | None:
+    """A hash of the refiner's weights; None where none are used."""
+    import hashlib
+
+    from recon3d.refinement import shipped_path
+
+    path = Path(settings.refinement.path or shipped_path())
+    if not settings.refine or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _folder(data, out, cases, config, assignments, model, fresh, score_only, as_json) -> None:

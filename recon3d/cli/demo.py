@@ -11,6 +11,8 @@ def demo(
     out: Path = typer.Option(Path("out/demo"), "--out", "-o", help="Folder for the results."),
     resume: bool = typer.Option(False, "--resume", help="Go on from an earlier, unfinished run."),
     as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more."),
+    log_file: Path = typer.Option(None, help="Write a detailed log there."),
 ) -> None:
     """Reconstruct the bundled CCTV-like clip, offline, and say where to look next."""
     from recon3d.assets import asset_path
@@ -18,8 +20,18 @@ def demo(
     from recon3d.settings import load_settings
 
     clip = asset_path("demo", "astronaut_cctv.mp4")
-    execute([str(clip)], out, load_settings("cctv"), resume=resume, as_json=as_json)
+    execute(
+        [str(clip)],
+        out,
+        load_settings("cctv"),
+        resume=resume,
+        as_json=as_json,
+        verbose=verbose,
+        log_file=log_file,
+    )
     if not as_json:
-        typer.echo(f"Before: {clip}")
-        typer.echo(f"After:  {out / 'track_000' / 'frontal.png'}, {out / 'track_000' / 'mesh.glb'}")
-        typer.echo(f"Your own: recon3d run CLIP.mp4 --out {out.parent / 'mine'}")
+        typer.echo(f"Before:    {clip}")
+        typer.echo(f"After:     {out / 'track_000' / 'frontal.png'}")
+        typer.echo(f"The mesh:  {out / 'track_000' / 'mesh.glb'}")
+        typer.echo(f"Turn it:   recon3d view {out}")
+        typer.echo(f"Your own:  recon3d run CLIP.mp4 --out {out.parent / 'mine'}")

@@ -83,9 +83,9 @@ def execute(
 
     from recon3d import pipeline
     from recon3d.errors import NoFaceError, Recon3DError
-    from recon3d.progress import Reporter
+    from recon3d.progress import Reporter, configure_logging
 
-    _configure_logging(verbose, log_file)
+    configure_logging(verbose, log_file)
 
     def stop(_signal, _frame):
         raise KeyboardInterrupt
@@ -128,22 +128,3 @@ def execute(
         )
     if manifest["status"] == "done":
         typer.echo(f"Look at {out / 'report.html'}")
-
-
-def _configure_logging(verbose: bool, log_file: Path | None) -> None:
-    import logging
-
-    from recon3d.errors import InputError
-
-    logger = logging.getLogger("recon3d")
-    logger.setLevel(logging.DEBUG if verbose or log_file else logging.WARNING)
-    logger.handlers.clear()
-    if verbose:
-        logger.addHandler(logging.StreamHandler())
-    if log_file is not None:
-        try:
-            handler = logging.FileHandler(log_file, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write --log-file {log_file}: {error.strerror}") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        logger.addHandler(handler)

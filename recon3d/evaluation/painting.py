@@ -1,4 +1,4 @@
-"""Painted skin for scenes: the looks of random people, for models without albedo modes."""
+"""Painted skin for scenes: the looks of random people, on any model."""
 
 from __future__ import annotations
 

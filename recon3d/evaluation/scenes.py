@@ -202,7 +202,7 @@ def render_scene(
     scene : Scene
     model : FaceModel
     person_texture : (T, T, 3) linear albedo, optional
-        Instead of the person's own (from albedo modes where the model has them, else painted).
+        Instead of the person's own, which is painted.
 
     Returns
     -------
@@ -556,16 +556,11 @@ def _expressions(model: FaceModel, seconds: np.ndarray, rng: np.random.Generator
 
 
 def _person_texture(model: FaceModel, person: int) -> np.ndarray:
-    rng = np.random.default_rng([person, 15])
-    if model.albedo_mean is None:
-        from recon3d.evaluation.painting import paint_person
+    from recon3d.evaluation.painting import paint_person
 
-        return paint_person(model, rng)
-    albedo = model.albedo_mean.astype(np.float32)
-    if model.albedo_modes is not None:
-        weights = np.clip(rng.normal(0, 1, len(model.albedo_modes)), -2, 2)
-        albedo = albedo + np.tensordot(weights, model.albedo_modes.astype(np.float32), 1)
-    return np.clip(albedo, 0.003, 0.95).astype(np.float32)
+    # Painted, not drawn from the model's albedo modes: a truth that a stage under test also has as
+    # its prior would flatter it, and hair and brows need more resolution than the modes have.
+    return paint_person(model, np.random.default_rng([person, 15]))
 
 
 def load_scene(path: Path) -> Scene:

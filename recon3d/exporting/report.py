@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 
@@ -10,13 +9,16 @@ import cv2
 import numpy as np
 
 from recon3d.errors import InputError
+from recon3d.exporting import report_charts as charts
 from recon3d.exporting.files import atomic_write
-from recon3d.exporting.records import dump_json
+from recon3d.exporting.records import YAW_BIN, dump_json
+from recon3d.exporting.surface import read_surface, surface_error
 from recon3d.exporting.track import NOTICE
+from recon3d.exporting.web import data_uri, viewer_script, web_mesh
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _PICTURE_SIDE = 512
-_VIEW_SIDE = 240
+_VIEW_SIDE = 300
 
 
 def write_json(path: Path, value) -> Path:
@@ -54,54 +56,139 @@ def write_report(out: Path, folders: list[Path]) -> Path:
         raise InputError(f"{out} is not a complete run: {error}") from error
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    details = {k: manifest[k] for k in ("inputs", "config", "versions", "device")}
     page = template.render(
         manifest=manifest,
         notice=NOTICE,
         inputs=", ".join(Path(i["path"]).name for i in manifest["inputs"]),
         tracks=tracks,
+        script=viewer_script(),
         # The page is HTML and the text stands in a script element: "<" must not end it early.
         meshes=json.dumps(meshes).replace("<", "\\u003c"),
-        details=json.dumps(details, indent=1),
+        stages=_stages(manifest["stages"]),
+        settings=list(_flat(manifest["config"])),
+        versions=sorted(manifest["versions"].items()),
+        device=list(_flat(manifest["device"])),
     )
     return atomic_write(out / "report.html", page)
 
 
 def _track(folder: Path, entry: dict) -> dict:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    views = sorted((folder / "views").glob("*_landmarks.png"))
-    with np.load(folder / "fit.npz", allow_pickle=False) as fit:
-        residuals, weights = fit["residuals"], fit["weights"]
-        used = weights > 0.05
-        distance = np.where(used, np.linalg.norm(residuals, axis=-1), np.nan)
-        with np.errstate(invalid="ignore"):
-            error = np.array(
-                [np.median(d[np.isfinite(d)]) if np.isfinite(d).any() else 0.0 for d in distance]
-            )
-        yaw = fit["track_yaw"]
-        best = _before(folder, fit)
+    with np.load(folder / "fit.npz", allow_pickle=False) as archive:
+        fit = {name: archive[name] for name in archive.files}
+    final, raw = _read(folder / "frontal.png"), _read(folder / "frontal_raw.png")
+    refined = not np.array_equal(final, raw)
+    refiner = metrics.get("refiner")
+    return {
+        **entry,
+        "before": _before(folder, fit),
+        "after": data_uri(final, _PICTURE_SIDE),
+        "raw": data_uri(raw, _PICTURE_SIDE) if refined else None,
+        "refiner": list(_flat(refiner)) if isinstance(refiner, dict) else [],
+        "evidence": data_uri(_read(folder / "evidence.png"), _PICTURE_SIDE),
+        "generated_share": metrics["generated_share"],
+        "coverage_svg": _coverage(fit["track_yaw"]),
+        "charts": _over_time(fit),
+        "figures": _figures(metrics),
+        "views": [_view(path) for path in sorted(_landmark_views(folder), key=_frame_of)],
+    }
+
+
+def _figures(metrics: dict) -> list[tuple[str, str]]:
     identity = metrics.get("identity_consistency") or {}
+    if not isinstance(identity, dict):
+        identity = {"to_best_frames_median": identity}
     reprojection = metrics["reprojection"]
-    figures = [
-        ("frames with this face", metrics["frames"]),
-        ("views fitted", metrics["views_used"]),
+    photometric = metrics.get("photometric_error")
+    rows = [
+        ("frames with this face", str(metrics["frames"])),
+        ("views fitted", f"{metrics['views_used']} of {metrics['views']}"),
         ("landmark error, median", _unit(reprojection["median_px"], "px")),
         ("landmark error, of eye distance", _unit(reprojection["median_percent_iod"], "%")),
         ("shape uncertainty, median", _unit(metrics["uncertainty_mm_median"], "mm")),
         ("generated share of the face", _unit(100 * metrics["generated_share"], "%", 0)),
         ("identity distance to best frames", _unit(identity.get("to_best_frames_median"), "")),
     ]
+    if isinstance(photometric, int | float):
+        rows.insert(4, ("photometric error, linear", _unit(photometric, "", 4)))
+    drift = identity.get("refined_to_fused")
+    if drift:
+        rows.append(("identity drift by the refiner", _unit(drift, "")))
+    return rows
+
+
+def _landmark_views(folder: Path) -> list[Path]:
+    return list((folder / "views").glob("*_landmarks.png"))
+
+
+def _frame_of(path: Path) -> tuple[int, int]:
+    """Input and frame number in a view's file name."""
+    _, source, frame = path.stem.removesuffix("_landmarks").split("_")
+    return int(source.removeprefix("input")), int(frame.removeprefix("frame"))
+
+
+def _view(path: Path) -> dict:
+    source, frame = _frame_of(path)
+    yaw = int(path.stem.split("_")[0].removeprefix("yaw"))
     return {
-        **entry,
-        "before": best,
-        "after": _picture(folder / "frontal.png", _PICTURE_SIDE),
-        "evidence": _picture(folder / "evidence.png", _PICTURE_SIDE),
-        "generated_share": metrics["generated_share"],
-        "coverage_svg": _coverage(yaw),
-        "error_svg": _bars(error, "px", "view"),
-        "figures": figures,
-        "views": [{"name": v.stem, "src": _picture(v, _VIEW_SIDE)} for v in views],
+        "src": data_uri(_read(path), _VIEW_SIDE),
+        "name": f"input {source + 1}, frame {frame}, yaw {yaw:+d}°",
     }
+
+
+def _over_time(fit: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Heading and picture of what changes over the clip."""
+    used = (fit["weights"] > 0.05) & np.isfinite(fit["residuals"]).all(-1)
+    length = np.where(used, np.linalg.norm(np.nan_to_num(fit["residuals"]), axis=-1), np.nan)
+    some = used.any(1)
+    error = np.full(len(length), np.nan)
+    error[some] = np.nanmedian(length[some], axis=1)
+    times, sources = fit["time"], fit["source"]
+    track = (fit["track_time"], fit["track_source"])
+    return [
+        ("Landmark error of each view, px", charts.points(times, error, sources, "px")),
+        ("Yaw of the head, degrees", charts.points(track[0], fit["track_yaw"], track[1], "°")),
+        ("Width of the face, px", charts.points(track[0], fit["track_face_px"], track[1], "px")),
+        (
+            "Quality of each frame, 0 to 1",
+            charts.points(track[0], fit["track_quality"], track[1], "", top=1.0),
+        ),
+    ]
+
+
+def _coverage(yaw: np.ndarray) -> str:
+    edges = np.arange(-6, 8) * YAW_BIN - YAW_BIN / 2
+    counts, _ = np.histogram(yaw, edges)
+    return charts.bars(counts, [f"{c:+.0f}°" for c in edges[:-1] + YAW_BIN / 2], "frames by yaw")
+
+
+def _stages(records: list[dict]) -> list[dict]:
+    longest = max((r["seconds"] for r in records), default=0) or 1
+    most = max((r["peak_memory_mib"] for r in records), default=0) or 1
+    return [
+        {
+            "name": r["stage"] + ("" if r["track"] is None else f", person {r['track']}"),
+            "resumed": r["resumed"],
+            "seconds": r["seconds"],
+            "mib": r["peak_memory_mib"],
+            "time_share": round(100 * r["seconds"] / longest, 1),
+            "memory_share": round(100 * r["peak_memory_mib"] / most, 1),
+        }
+        for r in records
+    ]
+
+
+def _flat(tree: dict, prefix: str = ""):
+    """Nested settings as (``group.name``, value) pairs."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            if isinstance(value, bool):
+                value = "yes" if value else "no"
+            elif isinstance(value, float):
+                value = f"{value:.6g}"
+            yield prefix + key, "–" if value is None else str(value)
 
 
 def _before(folder: Path, fit) -> str:
@@ -114,9 +201,8 @@ def _before(folder: Path, fit) -> str:
         return abs(float(path.stem.split("_")[0].removeprefix("yaw")))
 
     path = min(names, key=yaw)
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    source = int(path.stem.split("input")[1].split("_")[0])
-    frame = int(path.stem.split("frame")[1])
+    picture = _read(path)
+    source, frame = _frame_of(path)
     row = np.flatnonzero((fit["frame_index"] == frame) & (fit["source"] == source))
     origin = fit["patch_origin"][row[0]]
     eyes = fit["landmarks"][row[0]][[33, 133, 362, 263]] - origin
@@ -134,81 +220,30 @@ def _before(folder: Path, fit) -> str:
         flags=cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return _data_uri(moved)
-
-
-def _picture(path: Path, side: int) -> str:
-    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"{path.name} cannot be decoded")
-    scale = side / max(picture.shape[:2])
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return _data_uri(picture)
-
-
-def _data_uri(bgr: np.ndarray) -> str:
-    ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    if not ok:
-        raise ValueError("a picture cannot be encoded")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return data_uri(moved)
 
 
 def _mesh(folder: Path) -> dict:
-    """The textured mesh as base64 arrays for WebGL, centred and scaled to about one unit."""
-    import trimesh
-
-    mesh = trimesh.load(folder / "mesh.obj", process=False, maintain_order=True)
-    uv = np.asarray(mesh.visual.uv, np.float32)
-    vertices = np.asarray(mesh.vertices, np.float32)
-    normals = np.asarray(mesh.vertex_normals, np.float32)
-    low, high = vertices.min(0), vertices.max(0)
-    vertices = (vertices - (low + high) / 2) / max(float((high - low).max()) / 2, 1e-6)
-    if len(vertices) > 65535:
-        return {}
-    return {
-        "position": _base64(vertices.astype(np.float32)),
-        "normal": _base64(normals),
-        "uv": _base64(uv),
-        "index": _base64(np.asarray(mesh.faces, np.uint16)),
-        "texture": _picture(folder / "texture.png", 1024),
-    }
+    """The textured mesh with its colour modes, for the page's viewer."""
+    surface, neutral, landmarks = read_surface(folder)
+    with np.load(folder / "fit.npz", allow_pickle=False) as fit:
+        error = surface_error(
+            neutral, landmarks, fit["residuals"], fit["weights"], fit["K"], fit["t"]
+        )
+        lengths = {
+            "uncertainty": fit["uncertainty"][surface.original],
+            "error": error[surface.original],
+        }
+    texture, evidence = _read(folder / "texture.png"), _read(folder / "texture_evidence.png")
+    return web_mesh(surface, texture, evidence, lengths)
 
 
-def _base64(array: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+def _read(path: Path) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(f"{path.name} cannot be decoded")
+    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _unit(value, unit: str, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f} {unit}".strip()
-
-
-def _coverage(yaw: np.ndarray) -> str:
-    counts, edges = np.histogram(yaw, np.arange(-90, 91, 15))
-    labels = [f"{int(e)}°" for e in edges[:-1]]
-    return _bars(counts, "frames", "yaw", labels)
-
-
-def _bars(values: np.ndarray, unit: str, axis: str, labels: list[str] | None = None) -> str:
-    """A bar chart as inline SVG."""
-    values = np.asarray(values, np.float64)
-    top = max(float(values.max(initial=0)), 1e-6)
-    width, height, left, bottom = 320, 120, 26, 16
-    step = (width - left) / max(len(values), 1)
-    parts = [
-        f'<svg viewBox="0 0 {width} {height + 4}" role="img" '
-        f'aria-label="{unit} by {axis}, highest {top:.3g}">',
-        f'<text x="0" y="10">{top:.3g}</text><text x="0" y="{height - bottom}">0</text>',
-    ]
-    for i, value in enumerate(values):
-        tall = (height - bottom - 4) * value / top
-        parts.append(
-            f'<rect x="{left + i * step:.1f}" y="{height - bottom - tall:.1f}" '
-            f'width="{max(step - 1, 0.6):.1f}" height="{tall:.1f}" fill="#2f5fb3">'
-            f"<title>{value:.3g} {unit}</title></rect>"
-        )
-        if labels and i % 2 == 0:
-            parts.append(f'<text x="{left + i * step:.1f}" y="{height - 3}">{labels[i]}</text>')
-    if not labels:
-        parts.append(f'<text x="{left}" y="{height - 3}">{axis} (first to last), {unit}</text>')
-    return "".join(parts) + "</svg>"

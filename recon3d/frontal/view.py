@@ -148,9 +148,12 @@ def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.
     n = SIZE * SUPERSAMPLING
     K = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0]) @ camera.K
     seen = transform(vertices, camera.R, camera.t)
-    face, depth, barycentric = rasterise_numpy(seen, model.triangles, K, (n, n))
+    # A model's ears are nobody's: the person's own come with what lies around the face.
+    ears = model.regions.get("ears", np.zeros(model.n_vertices))
+    drawn_triangles = np.flatnonzero(ears[model.triangles].max(1) == 0)
+    face, depth, barycentric = rasterise_numpy(seen, model.triangles[drawn_triangles], K, (n, n))
     row, column = np.nonzero(face >= 0)
-    triangle = face[row, column]
+    triangle = drawn_triangles[face[row, column]]
     weight = barycentric[row, column].astype(np.float64)
     side = len(texture.albedo)
     uv = np.einsum("pk,pkc->pc", weight, model.uv[model.triangles_uv[triangle]])

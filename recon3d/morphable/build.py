@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.geometry import interpolating_control, procrustes_mean, so3_log, subdivide, umeyama
 from recon3d.morphable.anthropometry import Correction, learn_correction
+from recon3d.morphable.ears import add_ears
 from recon3d.morphable.embedding import embedding_of_vertices
 from recon3d.morphable.expressions import designed_fields, lips_meet
 from recon3d.morphable.fields import FieldSpreader, reflect, symmetrise
@@ -19,11 +21,16 @@ from recon3d.morphable.photos import (
     PhotoLandmarks,
     load_landmarks,
     measure_photos,
+    read_metadata,
+    read_photos,
     save_landmarks,
 )
-from recon3d.morphable.quality import held_out_figures, intersecting_triangles
+from recon3d.morphable.quality import (
+    albedo_figures,
+    held_out_figures,
+    intersecting_triangles,
+)
 from recon3d.morphable.topology import (
-    IBUG68,
     INNER_LIP_LOWER,
     INNER_LIP_UPPER,
     LID_RIGHT,
@@ -33,6 +40,8 @@ from recon3d.morphable.topology import (
     control_mesh,
     landmark_mirror,
 )
+from recon3d.texturing.portraits import AlbedoSettings
+from recon3d.tracking.topology import IBUG68
 from recon3d.types import FaceModel
 
 RIGID = [
@@ -100,6 +109,9 @@ class BuildSettings(BaseModel):
         None, description="An .npz of measured landmarks: read if it exists, else written."
     )
     texture_rounds: int = Field(3, ge=0, le=50, description="Stretch-reducing rounds of the uv.")
+    albedo: AlbedoSettings | None = Field(
+        AlbedoSettings(), description="How albedo is learned; null leaves it out."
+    )
 
 
 def build_model(
@@ -131,7 +143,97 @@ def build_model(
     model = assemble(control, identity, expression, settings)
     report = {"photos": len(landmarks.names), **figures, **describe(model)}
     report |= held_out_figures(model, landmarks, correction)
+    if settings.albedo is not None:
+        model, figures = learn_albedo(model, photos, landmarks, settings, progress)
+        report |= figures
     return model, report
+
+
+def learn_albedo(
+    model: FaceModel,
+    photos: Path,
+    landmarks: PhotoLandmarks,
+    settings: BuildSettings,
+    progress: Callable | None = None,
+) -> tuple[FaceModel, dict]:
+    """Give a model the albedo of the people in the photos: mean, modes, noise.
+
+    Parameters
+    ----------
+    model : FaceModel
+        With a texture that is symmetric about its middle column.
+    photos : Path
+    landmarks : PhotoLandmarks
+        Of these photos.
+    settings : BuildSettings
+    progress : callable(done, total), optional
+
+    Returns
+    -------
+    model : FaceModel
+    figures : dict, as `albedo_figures` gives them
+    """
+    from recon3d.morphable.albedo import fit_ppca
+    from recon3d.texturing.filling import bleed
+    from recon3d.texturing.portraits import (
+        beyond_the_face,
+        face_share,
+        remove_light,
+        unwrap_portraits,
+    )
+
+    wanted = settings.albedo
+    metadata = read_metadata(photos)
+    number = {name: k for k, name in enumerate(landmarks.names.tolist())}
+
+    def of_split(split: str):
+        for name, image in read_photos(photos):
+            k = number.get(name)
+            flags = metadata.get(name, {}).get("flags", "")
+            spoilt = any(word in flags for word in ("grayscale", "dark", "sunglasses"))
+            if k is not None and landmarks.split[k] == split and not spoilt:
+                yield name, image, landmarks.points[k]
+
+    data = {}
+    for split in ("train", "test"):
+        portraits = unwrap_portraits(
+            model,
+            of_split(split),
+            wanted,
+            distance=settings.portrait_distance,
+            progress=progress,
+        )
+        data[split] = remove_light(portraits, wanted)
+    learned = fit_ppca(
+        *data["train"], wanted.modes, iterations=wanted.iterations, progress=progress
+    )
+    figures = {"people whose albedo was learned": len(data["train"][0])}
+    figures |= albedo_figures(learned, *data["train"], *data["test"])
+
+    atlas, share = portraits.atlas, face_share(model, portraits.atlas)
+    first, second = portraits.first, portraits.second
+    known = np.zeros(len(atlas), np.float32)
+    known[first] = known[second] = np.minimum(share[first], share[second])
+    count = len(learned.modes)
+    columns = np.zeros((len(atlas), 3 * (count + 1)), np.float32)
+    columns[first, :3] = columns[second, :3] = learned.mean
+    rows = learned.modes.transpose(1, 0, 2)
+    columns[first, 3:] = rows.reshape(len(first), -1)
+    columns[second, 3:] = (rows * learned.parity[:, None]).reshape(len(first), -1)
+    columns = bleed(atlas.image(beyond_the_face(model, atlas, columns, known)), atlas.valid)
+    columns = columns.reshape(*columns.shape[:2], count + 1, 3).transpose(2, 0, 1, 3)
+    parity = np.r_[1.0, learned.parity].astype(np.float32)[:, None, None, None]
+    # Even and odd but for rounding: exact from here on.
+    columns = (columns + parity * columns[:, :, ::-1]) / 2
+    return (
+        replace(
+            model,
+            albedo_mean=columns[0],
+            albedo_modes=columns[1:].astype(np.float16),
+            albedo_noise=learned.noise,
+        ),
+        figures,
+    )
 
 
 def _landmarks(photos, settings, progress) -> PhotoLandmarks:
@@ -457,7 +559,7 @@ def assemble(
     M = midpoint_map(mesh.triangles, n, settings.levels)
     regions = _regions(M, mesh, mean)
     uv = texture_coordinates(mean, triangles, M, mesh, mirror, settings.texture_rounds)
-    return FaceModel(
+    head = FaceModel(
         name="recon3d",
         mean=mean,
         identity=modes.transpose(1, 0, 2).astype(np.float16).astype(np.float32),
@@ -467,7 +569,7 @@ def assemble(
         uv=uv,
         triangles_uv=triangles.copy(),
         landmarks=embedding_of_vertices(np.arange(478), triangles),
-        ibug68=embedding_of_vertices(np.array(IBUG68), triangles),
+        ibug68=embedding_of_vertices(IBUG68, triangles),
         mirror=mirror,
         regions=regions,
         contour=_contour(S, mesh, triangles),
@@ -475,6 +577,7 @@ def assemble(
         origin="recon3d model build, from photos of synthetic people",
         citation="",
     )
+    return add_ears(head)
 
 
 def _fine_mirror(S, mesh, levels) -> np.ndarray:

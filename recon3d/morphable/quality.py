@@ -27,7 +27,8 @@ def held_out_figures(model: FaceModel, landmarks: PhotoLandmarks, correction) ->
     dict
         ``generalisation, mm`` and ``generalisation with expression, mm``: {k: RMS over points and
         people}; ``compactness``: {k: share of the model's variance};
-        ``specificity, mm``: mean RMS distance of random faces to the closest training face.
+        ``specificity, mm``: {k: mean RMS distance of random faces, of k modes, to the closest
+        training face}.
     """
     from recon3d.morphable.build import aligned_shapes
 
@@ -66,12 +67,88 @@ def held_out_figures(model: FaceModel, landmarks: PhotoLandmarks, correction) ->
     known, _, _ = aligned_shapes(landmarks.points[train], reference)
     known = correction(known)[:, face]
     rng = np.random.default_rng(0)
-    drawn = mean + np.tensordot(rng.normal(size=(50, len(identity))), identity, 1)
-    nearest = [
-        min(np.sqrt(((x - y) ** 2).sum(-1).mean()) for y in known[:: max(len(known) // 300, 1)])
-        for x in drawn
-    ]
-    out["specificity, mm"] = round(float(np.mean(nearest)), 3)
+    known = known[:: max(len(known) // 300, 1)]
+    z = rng.normal(size=(50, len(identity)))
+    out["specificity, mm"] = {}
+    for k in [k for k in COUNTS if 0 < k <= len(identity)]:
+        drawn = mean + np.tensordot(z[:, :k], identity[:k], 1)
+        nearest = [np.sqrt(((x - known) ** 2).sum(-1).mean(1)).min() for x in drawn]
+        out["specificity, mm"][k] = round(float(np.mean(nearest)), 3)
+    return out
+
+
+def albedo_figures(learned, known, known_weight, unseen, unseen_weight) -> dict:
+    """How well unseen people's albedo is reproduced, and how plausible invented people's is.
+
+    Parameters
+    ----------
+    learned : PrincipalAlbedo
+    known, known_weight : (N, 2, H, 3), (N, 2, H)
+        Albedo of the people that the modes were learned from, sRGB-encoded.
+    unseen, unseen_weight : (M, 2, H, 3), (M, 2, H)
+        Of people kept apart.
+
+    Returns
+    -------
+    dict
+        ``albedo generalisation, levels``: {k: RMS error over what a photo shows of a person, by k
+        modes, in levels of 255}; ``albedo of the hidden half, levels``: the same over one side of
+        the face when only the other was given; ``albedo compactness``: {k: share of the modes'
+        variance}; ``albedo specificity, levels``: {k: mean RMS distance of random people to the
+        closest known one}.
+    """
+    from recon3d.morphable.albedo import TEXELS_PER_SAMPLE
+
+    step = max(1, learned.mean.shape[0] // 4000)
+    mean, parity = learned.mean[::step], learned.parity
+    left = learned.modes[:, ::step]
+    modes = np.stack([left, left * parity[:, None, None]], 1)  # (A, 2, H', 3)
+    scale = step / (TEXELS_PER_SAMPLE * learned.noise**2)
+    counts = [k for k in COUNTS if k < len(modes)] + [len(modes)]
+    variance = (modes**2).sum((1, 2, 3))
+    share = np.cumsum(variance) / variance.sum()
+    out: dict = {
+        "albedo modes": len(modes),
+        "albedo noise, levels": round(255 * learned.noise, 2),
+        "albedo compactness": {k: round(float(share[k - 1]), 3) for k in counts if k},
+    }
+
+    def errors(given: np.ndarray, asked: np.ndarray, people: np.ndarray) -> dict[int, float]:
+        total, weight = dict.fromkeys(counts, 0.0), 0.0
+        for x, w, v in zip(people, given, asked, strict=True):
+            difference = x - mean
+            w = (w * scale)[..., None]
+            weighted = (modes * w).reshape(len(modes), -1)
+            gram = weighted @ modes.reshape(len(modes), -1).T
+            right = weighted @ difference.ravel()
+            weight += 3 * float(v.sum())
+            for k in counts:
+                z = np.linalg.solve(gram[:k, :k] + np.eye(k), right[:k])
+                miss = difference - np.tensordot(z.astype(np.float32), modes[:k], 1)
+                total[k] += float((v[..., None] * miss**2).sum())
+        return {k: round(255 * float(np.sqrt(total[k] / max(weight, 1e-9))), 2) for k in counts}
+
+    if len(unseen):
+        people, seen = unseen[:, :, ::step], unseen_weight[:, :, ::step]
+        out["people held out for albedo"] = len(people)
+        out["albedo generalisation, levels"] = errors(seen, seen, people)
+        sides = np.array([1.0, 0.0], np.float32)[:, None]
+        out["albedo of the hidden half, levels"] = errors(seen * sides, seen * sides[::-1], people)
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(50, len(modes))).astype(np.float32)
+    some = slice(None, None, max(len(known) // 300, 1))
+    people, seen = known[some, :, ::step], known_weight[some, :, ::step]
+    total = 3 * np.maximum(seen.sum((1, 2)), 1e-6)
+    weight = seen.reshape(len(people), -1).repeat(3, 1)
+    flat = people.reshape(len(people), -1)
+    square = (weight * flat**2).sum(1)
+    out["albedo specificity, levels"] = {}
+    for k in [k for k in counts if k]:
+        x = (mean + np.tensordot(drawn[:, :k], modes[:k], 1)).reshape(len(drawn), -1)
+        # sum of w (y - x)^2 over texels, for all pairs at once
+        distance = square - 2 * x @ (weight * flat).T + x**2 @ weight.T
+        nearest = np.sqrt(np.maximum(distance / total, 0).min(1))
+        out["albedo specificity, levels"][k] = round(255 * float(nearest.mean()), 2)
     return out
 
 

@@ -43,7 +43,8 @@ def save_model(path: Path, model: FaceModel) -> None:
     """Write a model; the file appears under its name only when it is whole.
 
     Modes are stored in half precision, scaled so that nothing of note is lost: the largest rounding
-    error is 2**-11 of a displacement.
+    error is 2**-11 of a displacement. Albedo modes are stored as bytes with a scale each, and of a
+    mode that is the same or opposite on both sides of the texture only the left half.
     """
     path = Path(path)
     data = {
@@ -70,8 +71,9 @@ def save_model(path: Path, model: FaceModel) -> None:
         data["contour"] = model.contour.astype(np.int32)
     if model.albedo_mean is not None:
         data["albedo_mean"] = model.albedo_mean.astype(np.float16)
+        data["albedo_noise"] = np.array(model.albedo_noise, np.float64)
     if model.albedo_modes is not None:
-        data["albedo_modes"] = model.albedo_modes.astype(np.float16)
+        data |= _pack_albedo(model.albedo_modes)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -143,7 +145,8 @@ def load_model(name: str | Path = EMBEDDED) -> FaceModel:
             },
             contour=data["contour"].astype(np.int64) if "contour" in data else None,
             albedo_mean=_optional(data, "albedo_mean", np.float32),
-            albedo_modes=_optional(data, "albedo_modes", np.float16),
+            albedo_modes=_unpack_albedo(data),
+            albedo_noise=float(data["albedo_noise"].item()) if "albedo_noise" in data else 0.0,
             licence=str(data["licence"].item()),
             origin=str(data["origin"].item()),
             citation=str(data["citation"].item()),
@@ -174,6 +177,11 @@ def check_model(model: FaceModel, where: str) -> None:
         "landmarks": (model.landmarks.barycentric.shape, (N_LANDMARKS, 3)),
         "ibug68": (model.ibug68.barycentric.shape, (68, 3)),
     }
+    if model.albedo_mean is not None:
+        side = model.albedo_mean.shape[0]
+        wanted["albedo_mean"] = (model.albedo_mean.shape, (side, side, 3))
+        if model.albedo_modes is not None:
+            wanted["albedo_modes"] = (model.albedo_modes.shape[1:], (side, side, 3))
     wanted |= {f"region {n}": (m.shape, (V,)) for n, m in model.regions.items()}
     for what, (shape, expected) in wanted.items():
         if tuple(shape) != tuple(expected):
@@ -197,6 +205,67 @@ def _embedding(data: dict, key: str) -> LandmarkEmbedding:
     return LandmarkEmbedding(
         data[f"{key}_triangle"].astype(np.int64), data[f"{key}_barycentric"].astype(np.float64)
     )
+
+
+def _pack_albedo(modes: np.ndarray) -> dict[str, np.ndarray]:
+    """Modes (A, T, T, 3) as bytes: half of each where the other half is its mirror image."""
+    count, height, width = modes.shape[:3]
+    parity = np.zeros(count, np.int8)
+    scale = np.zeros(count, np.float32)
+    half = (width + 1) // 2
+    packed = []
+    for k in range(count):
+        mode = np.asarray(modes[k], np.float32)
+        top = float(np.abs(mode).max())
+        # A power of two: steps times scale are exact in half precision, and a second save is equal.
+        scale[k] = 2.0 ** np.ceil(np.log2(top / 127)) if top > 0 else 1.0
+        for sign in (1, -1):
+            if np.abs(mode - sign * mode[:, ::-1]).max() <= 2e-3 * top:
+                parity[k] = sign
+        part = mode[:, :half] if parity[k] else mode
+        step = np.round(part / scale[k])
+        # Channel by channel and row by row as differences: smooth fields pack to little.
+        levels = step.astype(np.int16).transpose(2, 0, 1)
+        packed.append(np.diff(levels, axis=2, prepend=0).astype(np.uint8).ravel())
+    return {
+        "albedo_shape": np.array([height, width], np.int32),
+        "albedo_parity": parity,
+        "albedo_scale": scale,
+        "albedo_steps": np.concatenate(packed) if packed else np.zeros(0, np.uint8),
+    }
+
+
+def _unpack_albedo(data: dict) -> np.ndarray | None:
+    """The counterpart of `_pack_albedo`; None where a model has no modes.
+
+    Raises
+    ------
+    ValueError
+        If the parts do not belong together.
+    """
+    if "albedo_steps" not in data:
+        return None
+    height, width = (int(n) for n in data["albedo_shape"])
+    parity, scale, steps = data["albedo_parity"], data["albedo_scale"], data["albedo_steps"]
+    if not 0 < height <= 4096 or not 0 < width <= 4096 or len(parity) != len(scale):
+        raise ValueError("albedo modes of impossible shape")
+    widths = np.where(parity != 0, (width + 1) // 2, width)
+    if steps.ndim != 1 or len(steps) != int((3 * height * widths).sum()):
+        raise ValueError("albedo modes are cut off")
+    out = np.empty((len(parity), height, width, 3), np.float16)
+    start = 0
+    for k, part in enumerate(widths):
+        size = 3 * height * int(part)
+        levels = steps[start : start + size].reshape(3, height, int(part))
+        start += size
+        # Differences wrap around in a byte, and so does their sum: the levels come back exactly.
+        values = np.cumsum(levels, axis=2, dtype=np.uint8).view(np.int8)
+        mode = (values.transpose(1, 2, 0) * scale[k]).astype(np.float16)
+        out[k, :, : int(part)] = mode
+        if parity[k]:
+            out[k, :, width - int(part) :] = parity[k] * mode[:, ::-1]
+            out[k, :, : int(part)] = mode
+    return out
 
 
 def _optional(data: dict, key: str, dtype) -> np.ndarray | None:

@@ -17,17 +17,6 @@ N_FACE = 468
 FOREHEAD_TOP, CHIN = 10, 152
 IRIS_RIGHT, IRIS_LEFT = 468, 473
 
-IBUG68 = (
-    # jaw line, subject's right to left, on the face oval and its lower neighbours
-    [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356]
-    + [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]  # brows
-    + [168, 197, 5, 4, 75, 97, 2, 326, 305]  # nose bridge and base
-    + [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]  # lids
-    + [61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181]  # outer lips
-    + [78, 82, 13, 312, 308, 317, 14, 87]  # inner lips
-)
-"""MediaPipe point of each iBUG-68 point, the correspondence that is commonly published."""
-
 NOW7 = (33, 133, 362, 263, 2, 61, 291)
 """MediaPipe points of the seven NoW landmarks: lid corners, nose base, mouth corners."""
 

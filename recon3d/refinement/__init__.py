@@ -2,7 +2,11 @@
 
 from recon3d.refinement.settings import RefinementSettings, TrainingSettings
 
+SHIPPED_LICENCE = "MIT"
+"""Of the weights in ``assets/refiner``."""
+
 __all__ = [
+    "SHIPPED_LICENCE",
     "RefinementSettings",
     "TrainingSettings",
     "load_refiner",

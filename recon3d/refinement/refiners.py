@@ -16,6 +16,7 @@ import numpy as np
 from recon3d.assets import asset_path
 from recon3d.errors import BackendUnavailable, InputError, ModelError
 from recon3d.licences import LedgerEntry
+from recon3d.refinement import SHIPPED_LICENCE
 from recon3d.types import FrontalView
 
 FFHQ_EYES = np.array([[192.98, 239.95], [318.90, 240.19]])
@@ -77,7 +78,7 @@ class OwnRefiner:
     def __init__(
         self,
         path: Path,
-        licence: str = "MIT",
+        licence: str = SHIPPED_LICENCE,
         device: str = "cpu",
         without: tuple[str, ...] = (),
     ):
@@ -318,7 +319,7 @@ def load_refiner(
         If a library is missing that reads it; says which.
     """
     if path is None:
-        return OwnRefiner(shipped_path(), "MIT", device)
+        return OwnRefiner(shipped_path(), SHIPPED_LICENCE, device)
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no such refiner: {path}")

@@ -21,8 +21,23 @@ from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.weights import save_generator
 
 _EYES = (33, 133), (362, 263)
-_FREE = {"checkpoint_every", "validate_every", "device", "steps", "pairs", "val_pairs"}
-"""Settings that may change when training goes on; the others belong to the run."""
+_FREE = {
+    "checkpoint_every",
+    "validate_every",
+    "device",
+    "steps",
+    "pairs",
+    "val_pairs",
+    "learning_rate",
+    "adversarial_from",
+    "adversarial",
+    "matching",
+    "gradient",
+    "structure",
+    "likelihood",
+}
+"""Settings that may change when training goes on, each change is written down; the others belong
+to the run."""
 
 
 class Trainer:
@@ -53,7 +68,7 @@ class Trainer:
         self.precision = _precision(settings.precision, self.device)
         self.step = 0
         self.seconds = 0.0
-        self.history: list[dict] = []
+        self.history = [{"from_step": 0, **self._loss_weights()}]
         # The networks' own stream of numbers: the caller's is left alone.
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -70,6 +85,10 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(enabled=self.precision == torch.float16)
         self.critic_scaler = torch.amp.GradScaler(enabled=self.precision == torch.float16)
+
+    def _loss_weights(self) -> dict:
+        names = ("learning_rate", "adversarial", "matching", "gradient", "structure", "pairs")
+        return {k: getattr(self.settings, k) for k in names}
 
     def _new_generator(self) -> Generator:
         generator = Generator(self.settings.widths, self.settings.blocks)
@@ -261,6 +280,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "critic_scaler": self.critic_scaler.state_dict(),
             "settings": json.dumps(self.settings.model_dump(mode="json")),
+            "history": json.dumps(self.history),
         }
         temporary = self.out / "checkpoint.tmp"
         torch.save(state, temporary)
@@ -274,6 +294,7 @@ class Trainer:
                 "pairs": str(len(self.data["target"])),
                 "device": self.device.type,
                 "precision": str(self.precision).removeprefix("torch."),
+                "history": json.dumps(self.history),
             },
         )
 
@@ -301,6 +322,9 @@ class Trainer:
                     "resume with the same settings or choose another folder"
                 )
         self.step, self.seconds = state["step"], state["seconds"]
+        self.history = json.loads(state.get("history", "[]"))
+        if self._loss_weights() != {k: known[k] for k in self._loss_weights()}:
+            self.history.append({"from_step": self.step, **self._loss_weights()})
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])
         self.critics.load_state_dict(state["critics"])

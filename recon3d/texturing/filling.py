@@ -1,15 +1,24 @@
-"""Completing what no frame saw: the mirror image first, then the smoothest continuation.
+"""Completing what no frame saw: the mirror image first, then what the population suggests.
 
-The smooth fields live on the vertices of the mesh, not in the texture, and so know no seams.
+Where the model has albedo modes, unseen skin is the mean of their posterior given the skin that was
+seen, carried over to the clip's own colours; without them it is the smoothest continuation. The
+smooth fields live on the vertices of the mesh, not in the texture, and so know no seams.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
+from recon3d.colour import linear_to_srgb
 from recon3d.geometry import graph_laplacian
+from recon3d.morphable.albedo import EXPOSURE_SHARE, albedo_coefficients, model_albedo
 from recon3d.texturing.atlas import Atlas
 from recon3d.texturing.observation import sample
+from recon3d.types import FaceModel
+
+FLOOR = 2e-3
+"""Linear light added before logarithms."""
 
 
 def to_vertices(
@@ -72,8 +81,7 @@ def membrane(
 
 def fill(
     atlas: Atlas,
-    triangles: np.ndarray,
-    n_vertices: int,
+    model: FaceModel,
     values: np.ndarray,
     known: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -82,8 +90,7 @@ def fill(
     Parameters
     ----------
     atlas : Atlas
-    triangles : (F, 3)
-    n_vertices : int
+    model : FaceModel
     values : (P, 3) linear, positive where known
     known : (P,) in [0, 1]
         How much of a texel was observed.
@@ -93,11 +100,13 @@ def fill(
     completed : (P, 3)
     mirrored : (P,) share of a texel that was taken from the mirror image
     """
-    floor = 2e-3
-    log = np.log(np.maximum(values, 0) + floor)
-    vertex_log, gathered = to_vertices(atlas, log, known, n_vertices)
+    triangles, n_vertices = model.triangles, model.n_vertices
+    log = np.log(np.maximum(values, 0) + FLOOR)
+    expected = expected_skin(atlas, model, values, known)
+    # What is seen and the population does not explain, continued smoothly into what is not.
+    vertex_log, gathered = to_vertices(atlas, log - expected, known, n_vertices)
     confidence = gathered / max(float(np.percentile(gathered, 90)), 1e-9)
-    smooth = atlas.interpolate(membrane(triangles, vertex_log, 10 * confidence))
+    unseen = expected + atlas.interpolate(membrane(triangles, vertex_log, 10 * confidence))
 
     has_mirror = atlas.mirror_x >= 0
     image = atlas.image(np.concatenate([log * known[:, None], known[:, None]], 1).astype("f4"))
@@ -116,12 +125,91 @@ def fill(
         ratio = membrane(triangles, np.clip(ratio, -0.7, 0.7), 10 * confidence, pull=1e-3)
         other_log = other_log + atlas.interpolate(ratio)
     use = np.clip((other_known - 0.3) / 0.5, 0, 1)[:, None]
-    guess = use * other_log + (1 - use) * smooth
+    guess = use * other_log + (1 - use) * unseen
     completed = np.where(
         known[:, None] > 0.999, log, known[:, None] * log + (1 - known[:, None]) * guess
     )
     mirrored = (1 - known) * use[:, 0]
-    return (np.exp(completed) - floor).clip(0).astype(np.float32), mirrored.astype(np.float32)
+    return (np.exp(completed) - FLOOR).clip(0).astype(np.float32), mirrored.astype(np.float32)
+
+
+def outweighed(atlas: Atlas, pixels: np.ndarray, ratio: float = 0.2) -> np.ndarray:
+    """How much a texel's own observation counts beside that of its mirror image.
+
+    A profile sees a few texels of the far side past the bridge of the nose: the least error of
+    the pose puts hair or background there. Where the other side was seen many times better the
+    mirror image is the better guess; between sides seen alike nothing changes.
+
+    Parameters
+    ----------
+    atlas : Atlas
+    pixels : (P,)
+        Observed pixels by texel.
+    ratio : float
+        Of a texel's pixels to its mirror image's at which both count the same.
+
+    Returns
+    -------
+    (P,) float32 in [0, 1]
+    """
+    has_mirror = atlas.mirror_x >= 0
+    image = atlas.image(np.asarray(pixels, np.float32)[:, None]).reshape(atlas.size, atlas.size)
+    other = np.zeros(len(atlas), np.float32)
+    other[has_mirror] = sample(
+        image, atlas.mirror_x[has_mirror], atlas.mirror_y[has_mirror], cubic=False
+    )
+    own = np.asarray(pixels, np.float32) ** 3
+    return own / np.maximum(own + (ratio * other) ** 3, 1e-12)
+
+
+def expected_skin(
+    atlas: Atlas, model: FaceModel, values: np.ndarray, known: np.ndarray
+) -> np.ndarray:
+    """Log colour that the model's population suggests for all texels, given those that are known.
+
+    Parameters
+    ----------
+    atlas : Atlas
+    model : FaceModel
+    values : (P, 3) linear
+    known : (P,) in [0, 1]
+
+    Returns
+    -------
+    (P, 3) float32
+        Logarithm of linear light plus `FLOOR`; zero where the model has no albedo modes.
+    """
+    nothing = np.zeros((len(atlas), 3), np.float32)
+    face = model.regions.get("face")
+    if model.albedo_modes is None or face is None:
+        return nothing
+    weight = known * np.clip(atlas.interpolate(face), 0, 1)
+    side = len(model.albedo_mean)
+    both = np.concatenate([values.clip(0) * weight[:, None], weight[:, None]], 1)
+    image = atlas.image(both.astype(np.float32))
+    shrink = cv2.INTER_AREA if side < atlas.size else cv2.INTER_LINEAR
+    image = cv2.resize(image, (side, side), interpolation=shrink)
+    seen = image[..., 3]
+    if seen.sum() < 50:
+        return nothing
+    colour = image[..., :3] / np.maximum(seen, 1e-6)[..., None]
+    # The clip's exposure and white balance are its own: the same share is taken for them as when
+    # the modes were learned, the rest is the person's.
+    typical = np.log(colour + FLOOR) - np.log(model_albedo(model) + FLOOR)
+    ratio = np.median(typical[seen > 0.5], axis=0) if (seen > 0.5).sum() > 50 else np.zeros(3)
+    brightness = ratio.mean()
+    taken = EXPOSURE_SHARE[0] * brightness + EXPOSURE_SHARE[1] * (ratio - brightness)
+    encoded = linear_to_srgb(np.clip(colour * np.exp(-taken), 0, 1))
+    coefficients, _ = albedo_coefficients(model, encoded, np.clip(seen, 0, 1))
+    guess = model_albedo(model, coefficients) * np.exp(taken)
+    scale = side / atlas.size
+    at = sample(
+        guess.astype(np.float32),
+        ((atlas.column + 0.5) * scale).astype(np.float32),
+        ((atlas.row + 0.5) * scale).astype(np.float32),
+        cubic=False,
+    )
+    return np.log(at + FLOOR).astype(np.float32)
 
 
 def bleed(image: np.ndarray, valid: np.ndarray) -> np.ndarray:

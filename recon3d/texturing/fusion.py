@@ -13,7 +13,7 @@ from recon3d.geometry import head_angles
 from recon3d.texturing._kernels import add_samples
 from recon3d.texturing._threads import over
 from recon3d.texturing.atlas import Atlas, build_atlas
-from recon3d.texturing.filling import bleed, fill
+from recon3d.texturing.filling import bleed, fill, outweighed
 from recon3d.texturing.light import Light, fit_light
 from recon3d.texturing.observation import (
     expression_weights,
@@ -114,10 +114,10 @@ def fuse_texture(
         share = np.clip((face[:, None] - 0.02) / 0.2, 0, 1)
         albedo = albedo + share * (solved - albedo)
     evidence = _evidence(atlas, samples, texel_mm, trust)
-    known = evidence["known"]
+    known = evidence["known"] * outweighed(atlas, evidence["pixels"])
     mirrored = np.zeros(len(atlas), np.float32)
     if settings.fill:
-        albedo, mirrored = fill(atlas, model.triangles, model.n_vertices, albedo, known)
+        albedo, mirrored = fill(atlas, model, albedo, known)
     lit = albedo * _mean_shading(atlas, samples, shades, light)
     report(steps, steps)
 

@@ -37,28 +37,30 @@ def render_still(
     from recon3d.rendering.native import rasterise_numpy
 
     width, height = size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING
-    low, high = scene.vertices.min(0), scene.vertices.max(0)
+    surface = scene.surface
+    low, high = surface.vertices.min(0), surface.vertices.max(0)
     centre, reach = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
     R = head_rotation(yaw, pitch, 0.0)
     # A long lens: little perspective, as in a portrait.
     distance = 6.0 * reach
     focal = 0.46 * min(width, height) * distance / (0.72 * reach)
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-    camera = (scene.vertices - centre) @ R.T + [0, 0, distance]
-    face, _, barycentric = rasterise_numpy(camera, scene.triangles, K, (height, width))
+    camera = (surface.vertices - centre) @ R.T + [0, 0, distance]
+    face, _, barycentric = rasterise_numpy(camera, surface.triangles, K, (height, width))
     hit = face >= 0
-    corner = scene.triangles[face[hit]]
+    corner = surface.triangles[face[hit]]
     weight = barycentric[hit][..., None]
-    normal = (scene.normals[corner] * weight).sum(1) @ R.T
+    normal = (surface.normals[corner] * weight).sum(1) @ R.T
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12
     light = np.array([0.3, -0.4, -1.0])
     lambert = np.abs(normal @ (light / np.linalg.norm(light)))
-    if mode == "uncertainty":
-        colour = (scene.vertex_colours()[corner].astype(np.float32) * weight).sum(1)
+    picture = scene.picture(mode)
+    if picture is None:
+        colour = (scene.vertex_colours(mode)[corner].astype(np.float32) * weight).sum(1)
     else:
-        colour = _lookup(scene.colours(mode), (scene.uv[corner] * weight).sum(1))
+        colour = _lookup(picture, (surface.uv[corner] * weight).sum(1))
     # Texture is shown nearly as it is; a bare surface needs its shading to be read.
-    strength = {"texture": 0.25, "evidence": 0.25, "uncertainty": 0.5}.get(mode, 0.8)
+    strength = {"texture": 0.25, "evidence": 0.25, "uncertainty": 0.5, "error": 0.5}.get(mode, 0.8)
     colour = colour * (1 - strength + strength * lambert)[:, None]
     image = np.broadcast_to(_BACKGROUND, (height, width, 3)).copy()
     image[hit] = colour

@@ -170,15 +170,62 @@ def test_khronos_validator_reports_no_error(reconstruction, tmp_path):
     assert issues["numErrors"] == 0 and issues["numWarnings"] == 0, issues["messages"]
 
 
-def test_open3d_reads_the_ply(reconstruction, tmp_path):
+@pytest.mark.parametrize("name, unit", [("mesh.ply", 1.0), ("mesh.obj", 1.0), ("mesh.glb", 1e-3)])
+def test_open3d_reads_it(reconstruction, tmp_path, name, unit):
     try:
         import open3d
     except (ImportError, OSError) as error:
         pytest.skip(f"open3d cannot be imported: {error}")
     written = write_track(reconstruction, tmp_path, version="0")
-    mesh = open3d.io.read_triangle_mesh(str(written["mesh.ply"]))
-    np.testing.assert_allclose(np.asarray(mesh.vertices), reconstruction.fit.neutral, atol=1e-5)
-    assert mesh.has_vertex_colors()
+    mesh = open3d.io.read_triangle_mesh(str(written[name]))
+    fit = reconstruction.fit
+    got = np.asarray(mesh.vertices)[np.asarray(mesh.triangles)]
+    np.testing.assert_allclose(got, unit * fit.neutral[fit.model.triangles], atol=1e-5)
+    if name == "mesh.ply":
+        assert mesh.has_vertex_colors()
+    else:
+        uv = np.asarray(mesh.triangle_uvs).reshape(-1, 3, 2)
+        np.testing.assert_allclose(uv, fit.model.uv[fit.model.triangles_uv], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def embedded_glb(tmp_path_factory):
+    """The embedded model with a texture and a clip in which it turns and smiles."""
+    from recon3d.exporting.files import encode_png
+    from recon3d.exporting.meshes import Clip
+    from recon3d.geometry import head_rotation
+    from recon3d.morphable import load_model
+
+    model = load_model()
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    expression = np.zeros((6, len(model.expression)))
+    expression[:, model.expression_names.index("mouthSmileLeft")] = np.linspace(0, 1, 6)
+    clip = Clip(
+        "input 0",
+        np.arange(6) / 25,
+        head_rotation(np.linspace(-30, 30, 6), np.zeros(6), np.zeros(6)),
+        rng.normal(0, 0.01, (6, 3)),
+        expression,
+    )
+    path = tmp_path_factory.mktemp("glb") / "mesh.glb"
+    path.write_bytes(encode_glb(model, model.mean, encode_png(picture, {}), [clip]))
+    return model, path
+
+
+def test_embedded_model_as_glb(embedded_glb):
+    model, path = embedded_glb
+    document = glb_json(path.read_bytes())
+    assert document["meshes"][0]["extras"]["targetNames"] == list(model.expression_names)
+    assert len(document["meshes"][0]["primitives"][0]["targets"]) == 52
+    (mesh,) = trimesh.load(path).dump()
+    got = mesh.vertices[mesh.faces]
+    np.testing.assert_allclose(got, model.mean[model.triangles] * 1e-3, atol=1e-5)
+
+
+def test_khronos_validator_passes_the_embedded_model(embedded_glb):
+    issues = khronos_issues(embedded_glb[1])
+    assert issues["numErrors"] == 0, issues["messages"]
 
 
 def test_sampling_a_ramp_is_exact():

@@ -77,6 +77,22 @@ def test_random_people_do_not_cut_themselves(model):
         assert intersecting_triangles(model.vertices(people), model.triangles) == 0
 
 
+def test_ears_stand_off_the_head_behind_the_face(model):
+    ears = model.regions["ears"]
+    assert model.regions["face"][ears > 0].max() == 0
+    right = (ears > 0.5) & (model.mean[:, 0] < 0)
+    spread = np.ptp(model.mean[right], axis=0)
+    assert 45 < spread[1] < 70 and 20 < spread[2] < 45, "size of an ear"
+    temple = model.mean[(model.regions["face"] > 0.5)][:, 0].min()
+    assert model.mean[right, 0].min() < temple - 8
+    used = np.zeros(model.n_vertices, bool)
+    used[model.triangles[model.landmarks.triangle[model.landmarks.triangle >= 0]]] = True
+    used[model.contour] = True
+    assert not ears[used].any(), "landmarks and contour lie elsewhere"
+    brow, nose = (embed(model.mean, model.triangles, model.landmarks)[k, 1] for k in (105, 2))
+    assert nose - 15 < model.mean[right, 1].min() and model.mean[right, 1].max() < brow + 10
+
+
 def test_texture_has_no_overlaps_and_is_symmetric(model):
     found = overlap_count(model.uv, model.triangles_uv, 1024)
     assert found == {"flipped": 0, "degenerate": 0, "overlapping": 0}

@@ -110,8 +110,7 @@ def test_published_charts_are_packed_without_overlaps():
     assert packed[0].min() >= 0 and packed[0].max() <= 1
     # laid over one another within one chart, they are no use
     assert (
-        layout.pack_published(flat, triangles, vertices, triangles, np.ones(len(triangles)))
-        is None
+        layout.pack_published(flat, triangles, vertices, triangles, np.ones(len(triangles))) is None
     )
 
 

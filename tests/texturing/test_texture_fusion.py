@@ -237,3 +237,18 @@ def test_bleed_keeps_the_charts_and_fills_the_rest():
     image[valid] = 0.5
     out = bleed(image, valid)
     assert (out == 0.5).all()
+
+
+def test_a_side_seen_far_better_outweighs_its_mirror_image():
+    from recon3d.morphable import load_model
+    from recon3d.texturing.atlas import build_atlas
+    from recon3d.texturing.filling import outweighed
+
+    atlas = build_atlas(load_model("recon3d"), 96)
+    paired = atlas.mirror_x >= 0
+    even = outweighed(atlas, np.ones(len(atlas)))
+    assert even.min() > 0.95
+    # The subject's left side was seen well, the right one hardly.
+    left = atlas.interpolate((load_model("recon3d").mean[:, 0] > 0).astype(np.float64)) > 0.5
+    share = outweighed(atlas, np.where(left, 1.0, 0.02))
+    assert np.median(share[paired & ~left]) < 0.05 and np.median(share[left]) > 0.99
