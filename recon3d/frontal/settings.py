@@ -12,9 +12,9 @@ class FrontalSettings(BaseModel):
         3000.0, gt=300, description="From the camera to the eyes; long, as for a portrait."
     )
     level: bool = Field(
-        False,
-        description="Turn the head until the landmarker sees the portrait look ahead; helps where "
-        "a fit is turned by some degrees, not needed on most clips.",
+        True,
+        description="Turn the head until the landmarker sees the portrait look ahead: a fit can be "
+        "turned by some degrees.",
     )
     modelling: float = Field(
         0.25,
