@@ -96,7 +96,7 @@ class OwnRefiner:
     def licence(self) -> LedgerEntry:
         steps = self.about.get("steps", "?")
         return LedgerEntry(
-            f"recon3d refiner {self.path.name} ({steps} steps)",
+            f"{self.path.stem}, {steps} steps",
             "refiner",
             self._licence,
             "trained by recon3d train refiner on pictures of people who do not exist",

@@ -18,7 +18,7 @@ chromium = pytest.mark.skipif(find_chromium() is None, reason="chromium is not i
 
 REFINER = {
     "applied": True,
-    "name": "tiny",
+    "name": "tiny_network_with_a_long_name_that_must_not_leave_its_card.safetensors",
     "residual_rms_255": 1.25,
     "drift": 0.11,
     "drift_limit": 0.3,
@@ -156,6 +156,11 @@ def test_in_chromium(report, width):
         assert page.evaluate("document.querySelector('.said').textContent") != before
 
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "scrolls sideways"
+        wide = page.evaluate(
+            "Array.from(document.querySelectorAll('.card table')).filter(t =>"
+            "t.offsetParent && t.scrollWidth > t.closest('.card').clientWidth).length"
+        )
+        assert wide == 0, "a table leaves its card"
         small = page.evaluate(
             "Array.from(document.querySelectorAll('button, select')).filter("
             "b => b.offsetParent && b.getBoundingClientRect().height < 32).length"
