@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -42,8 +43,10 @@ class Page:
         self._read, to_write = os.pipe()
 
         def pipes() -> None:
-            # The browser listens on descriptor 3 and answers on 4.
-            high_read, high_write = os.dup(to_read), os.dup(to_write)
+            # The browser listens on descriptor 3 and answers on 4. Copies far above them first:
+            # either end may itself be one of the two.
+            high_read = fcntl.fcntl(to_read, fcntl.F_DUPFD, 64)
+            high_write = fcntl.fcntl(to_write, fcntl.F_DUPFD, 64)
             os.dup2(high_read, 3)
             os.dup2(high_write, 4)
 
