@@ -98,7 +98,7 @@ def main() -> None:
 # ------------------------------------------------------------------------------------- running
 def reconstruct(out: Path, case, model: FaceModel, settings, fresh: bool) -> None:
     """Track (or take the kept track) and fit one clip; leave mesh and landmarks in its folder."""
-    from recon3d.exporting import atomic_write
+    from recon3d.files import atomic_write
     from recon3d.fitting import fit_track
 
     folder = out / model.name / case.name / "track_000"
@@ -118,9 +118,9 @@ def reconstruct(out: Path, case, model: FaceModel, settings, fresh: bool) -> Non
 
 def write_geometry(folder: Path, fit: FaceFit) -> None:
     """mesh.ply and landmarks.json of a fit, as a full run writes them but for the colours."""
-    from recon3d.exporting import atomic_write
     from recon3d.exporting.meshes import encode_ply
     from recon3d.exporting.records import landmarks_json
+    from recon3d.files import atomic_write
 
     grey = np.full((fit.model.n_vertices, 3), 180, np.uint8)
     atomic_write(folder / "mesh.ply", encode_ply(fit.neutral, fit.model.triangles, grey))

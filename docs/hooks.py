@@ -103,7 +103,7 @@ def settings_page() -> str:
         "# Settings",
         "Everything that decides what `recon3d run` computes. A value is changed on the command "
         "line by `--set group.name=value` (read as YAML), in a file given by `--config`, or in "
-        "Python by a tree: `recon3d.reconstruct(clip, {\"tracking\": {\"max_views\": 24}})`.",
+        'Python by a tree: `recon3d.reconstruct(clip, {"tracking": {"max_views": 24}})`.',
         "Made from the models in the code; what a run used stands in its `manifest.json` and in "
         "its report.",
         "## Shipped configurations",
@@ -111,9 +111,7 @@ def settings_page() -> str:
     ]
     for path in sorted(config_folder().glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        comment = " ".join(
-            line.lstrip("# ") for line in text.splitlines() if line.startswith("#")
-        )
+        comment = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
         parts += [f"### {path.stem}", comment]
         tree = yaml.safe_load(text)
         if tree:

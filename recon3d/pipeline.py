@@ -138,9 +138,7 @@ def run(
 class _Job:
     """One run's bookkeeping."""
 
-    def __init__(
-        self, out, settings, media, model, refiner, ledger, warnings, reporter, resume
-    ):
+    def __init__(self, out, settings, media, model, refiner, ledger, warnings, reporter, resume):
         self.out: Path = out
         self.settings: RunSettings = settings
         self.media = media

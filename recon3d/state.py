@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recon3d import types
-from recon3d.exporting import atomic_write
+from recon3d.files import atomic_write
 from recon3d.types import FaceModel
 
 _TYPES = {

@@ -224,9 +224,7 @@ def _embedder(group: str) -> dict:
     try:
         load_embedder()
     except Recon3DError as error:
-        return _row(
-            group, "face embedder", False, str(error), "pip install 'recon3d[recognition]'"
-        )
+        return _row(group, "face embedder", False, str(error), "pip install 'recon3d[recognition]'")
     return _row(group, "face embedder", True, DLIB.name, licence=DLIB.licence)
 
 

@@ -66,6 +66,7 @@ def build(
     from recon3d.errors import InputError
     from recon3d.morphable import BuildSettings, build_model, save_model
     from recon3d.progress import Reporter
+    from recon3d.texturing.portraits import learn_albedo
 
     values = {}
     for line in assignments or []:
@@ -79,7 +80,7 @@ def build(
         first = error.errors()[0]
         raise InputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     with Reporter().stage("building the face model") as move:
-        model, report = build_model(photos, settings, progress=move)
+        model, report = build_model(photos, settings, progress=move, learn_albedo=learn_albedo)
     save_model(out, model)
     for key, value in report.items():
         typer.echo(f"{key}: {value}")

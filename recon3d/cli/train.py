@@ -89,6 +89,18 @@ def refiner(
             settings,
             resume=resume,
             note=reporter.line,
+            embed=_embedder(),
             progress=move,
         )
     typer.echo(f"weights: {out / 'refiner.safetensors'}; try them with recon3d run --refiner")
+
+
+def _embedder():
+    """The face embedder where one is installed: it watches, nothing is trained on it."""
+    from recon3d.errors import BackendUnavailable
+    from recon3d.recognition import load_embedder
+
+    try:
+        return load_embedder()
+    except BackendUnavailable:
+        return None

@@ -50,6 +50,7 @@ from recon3d.evaluation.scenes import (
     write_clip,
     write_subject,
 )
+from recon3d.files import atomic_write
 from recon3d.types import FaceFit, FaceModel, FaceTrack, Reconstruction
 
 if TYPE_CHECKING:
@@ -639,7 +640,7 @@ def _fingerprint(
 
 def write_text(path: Path, value: dict | str) -> None:
     text = value if isinstance(value, str) else json.dumps(value, indent=1)
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    atomic_write(path, text)
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

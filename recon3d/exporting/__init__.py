@@ -1,6 +1,6 @@
 """A `Reconstruction` into the files of the output folder, and back."""
 
-from recon3d.exporting.files import atomic_write, png_text, staged_folder, write_png
+from recon3d.exporting.files import png_text, staged_folder, write_png
 from recon3d.exporting.meshes import encode_glb, encode_obj, encode_ply, texture_picture
 from recon3d.exporting.records import landmark_points, track_metrics
 from recon3d.exporting.report import write_json, write_report
@@ -10,7 +10,6 @@ __all__ = [
     "NOTICE",
     "ExportSettings",
     "TrackResult",
-    "atomic_write",
     "encode_glb",
     "encode_obj",
     "encode_ply",

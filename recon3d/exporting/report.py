@@ -10,11 +10,11 @@ import numpy as np
 
 from recon3d.errors import InputError
 from recon3d.exporting import report_charts as charts
-from recon3d.exporting.files import atomic_write
 from recon3d.exporting.records import YAW_BIN, dump_json
 from recon3d.exporting.surface import read_surface, surface_error
 from recon3d.exporting.track import NOTICE
 from recon3d.exporting.web import data_uri, viewer_script, web_mesh
+from recon3d.files import atomic_write
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _PICTURE_SIDE = 512

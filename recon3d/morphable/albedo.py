@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.checks import check_shape
 from recon3d.colour import srgb_to_linear
@@ -32,6 +33,29 @@ EXPOSURE_SHARE = (0.5, 0.7)
 """What of a photo's brightness, and of its tint, against the mean of all is taken for exposure and
 white balance; the rest is skin. One photo does not tell, so this is an assumption."""
 CHUNK = 2048
+
+
+class AlbedoSettings(BaseModel):
+    """How albedo modes are learned from portraits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(256, ge=32, le=1024, description="Side of the texture in texels.")
+    modes: int = Field(80, ge=1, le=300, description="Albedo modes kept.")
+    iterations: int = Field(12, ge=1, description="Rounds of expectation maximisation.")
+    light_rounds: int = Field(3, ge=1, description="Times that light and mean albedo alternate.")
+    light_prior: float = Field(
+        0.25, gt=0, description="Standard deviation of the harmonics of a photo's log light."
+    )
+    light_colour: float = Field(
+        0.3, gt=0, le=1, description="How much light varies in colour, compared to strength."
+    )
+    min_chroma: float = Field(
+        4.0, ge=0, description="Mean CIELAB chroma below which a photo counts as grey."
+    )
+    min_brightness: float = Field(
+        0.02, ge=0, description="Mean linear light of the face below which a photo is too dark."
+    )
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.geometry import interpolating_control, procrustes_mean, so3_log, subdivide, umeyama
+from recon3d.morphable.albedo import AlbedoSettings
 from recon3d.morphable.anthropometry import Correction, learn_correction
 from recon3d.morphable.ears import add_ears
 from recon3d.morphable.embedding import embedding_of_vertices
@@ -21,12 +21,9 @@ from recon3d.morphable.photos import (
     PhotoLandmarks,
     load_landmarks,
     measure_photos,
-    read_metadata,
-    read_photos,
     save_landmarks,
 )
 from recon3d.morphable.quality import (
-    albedo_figures,
     held_out_figures,
     intersecting_triangles,
 )
@@ -40,7 +37,6 @@ from recon3d.morphable.topology import (
     control_mesh,
     landmark_mirror,
 )
-from recon3d.texturing.portraits import AlbedoSettings
 from recon3d.tracking.topology import IBUG68
 from recon3d.types import FaceModel
 
@@ -118,6 +114,7 @@ def build_model(
     photos: Path,
     settings: BuildSettings | None = None,
     progress: Callable | None = None,
+    learn_albedo: Callable | None = None,
 ) -> tuple[FaceModel, dict]:
     """Build a face model from a folder or archive of portrait photos.
 
@@ -130,6 +127,9 @@ def build_model(
         flags.
     settings : BuildSettings, optional
     progress : callable(done, total), optional
+    learn_albedo : callable, optional
+        `recon3d.texturing.portraits.learn_albedo`, which unwraps the photos and so lies below this
+        package; without it, or without ``settings.albedo``, the model has no albedo.
 
     Returns
     -------
@@ -143,97 +143,12 @@ def build_model(
     model = assemble(control, identity, expression, settings)
     report = {"photos": len(landmarks.names), **figures, **describe(model)}
     report |= held_out_figures(model, landmarks, correction)
-    if settings.albedo is not None:
-        model, figures = learn_albedo(model, photos, landmarks, settings, progress)
+    if settings.albedo is not None and learn_albedo is not None:
+        model, figures = learn_albedo(
+            model, photos, landmarks, settings.albedo, settings.portrait_distance, progress
+        )
         report |= figures
     return model, report
-
-
-def learn_albedo(
-    model: FaceModel,
-    photos: Path,
-    landmarks: PhotoLandmarks,
-    settings: BuildSettings,
-    progress: Callable | None = None,
-) -> tuple[FaceModel, dict]:
-    """Give a model the albedo of the people in the photos: mean, modes, noise.
-
-    Parameters
-    ----------
-    model : FaceModel
-        With a texture that is symmetric about its middle column.
-    photos : Path
-    landmarks : PhotoLandmarks
-        Of these photos.
-    settings : BuildSettings
-    progress : callable(done, total), optional
-
-    Returns
-    -------
-    model : FaceModel
-    figures : dict, as `albedo_figures` gives them
-    """
-    from recon3d.morphable.albedo import fit_ppca
-    from recon3d.texturing.filling import bleed
-    from recon3d.texturing.portraits import (
-        beyond_the_face,
-        face_share,
-        remove_light,
-        unwrap_portraits,
-    )
-
-    wanted = settings.albedo
-    metadata = read_metadata(photos)
-    number = {name: k for k, name in enumerate(landmarks.names.tolist())}
-
-    def of_split(split: str):
-        for name, image in read_photos(photos):
-            k = number.get(name)
-            flags = metadata.get(name, {}).get("flags", "")
-            spoilt = any(word in flags for word in ("grayscale", "dark", "sunglasses"))
-            if k is not None and landmarks.split[k] == split and not spoilt:
-                yield name, image, landmarks.points[k]
-
-    data = {}
-    for split in ("train", "test"):
-        portraits = unwrap_portraits(
-            model,
-            of_split(split),
-            wanted,
-            distance=settings.portrait_distance,
-            progress=progress,
-        )
-        data[split] = remove_light(portraits, wanted)
-    learned = fit_ppca(
-        *data["train"], wanted.modes, iterations=wanted.iterations, progress=progress
-    )
-    figures = {"people whose albedo was learned": len(data["train"][0])}
-    figures |= albedo_figures(learned, *data["train"], *data["test"])
-
-    atlas, share = portraits.atlas, face_share(model, portraits.atlas)
-    first, second = portraits.first, portraits.second
-    known = np.zeros(len(atlas), np.float32)
-    known[first] = known[second] = np.minimum(share[first], share[second])
-    count = len(learned.modes)
-    columns = np.zeros((len(atlas), 3 * (count + 1)), np.float32)
-    columns[first, :3] = columns[second, :3] = learned.mean
-    rows = learned.modes.transpose(1, 0, 2)
-    columns[first, 3:] = rows.reshape(len(first), -1)
-    columns[second, 3:] = (rows * learned.parity[:, None]).reshape(len(first), -1)
-    columns = bleed(atlas.image(beyond_the_face(model, atlas, columns, known)), atlas.valid)
-    columns = columns.reshape(*columns.shape[:2], count + 1, 3).transpose(2, 0, 1, 3)
-    parity = np.r_[1.0, learned.parity].astype(np.float32)[:, None, None, None]
-    # Even and odd but for rounding: exact from here on.
-    columns = (columns + parity * columns[:, :, ::-1]) / 2
-    return (
-        replace(
-            model,
-            albedo_mean=columns[0],
-            albedo_modes=columns[1:].astype(np.float16),
-            albedo_noise=learned.noise,
-        ),
-        figures,
-    )
 
 
 def _landmarks(photos, settings, progress) -> PhotoLandmarks:

@@ -345,9 +345,7 @@ def _through_alignment(run, raw: np.ndarray) -> np.ndarray:
     shift = shift + A @ [0.5, 0.5] - 0.5
     forward = np.column_stack([A, shift])
     size = raw.shape[1::-1]
-    given = cv2.warpAffine(
-        raw, forward, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-    )
+    given = cv2.warpAffine(raw, forward, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     change = run(given) - given
     back = cv2.warpAffine(
         change,

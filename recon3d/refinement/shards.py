@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from recon3d.errors import InputError, NoFaceError
-from recon3d.exporting import atomic_write
+from recon3d.files import atomic_write
 from recon3d.refinement.conditioning import CHANNELS, WORKING, condition
 from recon3d.types import FaceModel
 

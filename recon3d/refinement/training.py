@@ -52,6 +52,8 @@ class Trainer:
     settings : TrainingSettings
     note : callable, optional
         Told a line at a time what goes on.
+    embed : callable (picture, landmarks) -> (D,), optional
+        A face embedder that watches at validation; nothing is trained on it.
     """
 
     def __init__(
@@ -61,9 +63,11 @@ class Trainer:
         out: Path,
         settings: TrainingSettings,
         note: Callable[[str], None] | None = None,
+        embed: Callable | None = None,
     ):
         self.data, self.val, self.out, self.settings = train, val, Path(out), settings
         self.note = note or (lambda text: None)
+        self.embed = embed
         self.device = torch.device(_device(settings.device))
         self.precision = _precision(settings.precision, self.device)
         self.step = 0
@@ -228,7 +232,7 @@ class Trainer:
         """Errors on people never trained on, before and after, and the panel of pictures."""
         from skimage.metrics import structural_similarity
 
-        embed = _embedder()
+        embed = self.embed
         raw_psnr, psnr, raw_ssim, ssim, rows, drift = [], [], [], [], [], []
         for k in range(len(self.val["target"])):
             row = {c: self.val[c][k] for c in CHANNELS}
@@ -342,6 +346,7 @@ def train(
     *,
     resume: bool = False,
     note: Callable[[str], None] | None = None,
+    embed: Callable | None = None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Trainer:
     """Train to the end, or go on with a run that was stopped.
@@ -357,6 +362,8 @@ def train(
     resume : bool
     note : callable, optional
         Told a line at a time what goes on.
+    embed : callable (picture, landmarks) -> (D,), optional
+        A face embedder that watches at validation; nothing is trained on it.
     progress : callable, optional
 
     Returns
@@ -365,7 +372,7 @@ def train(
     """
     out = Path(out)
     (out / "panels").mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(train_pairs, val_pairs, out, settings, note)
+    trainer = Trainer(train_pairs, val_pairs, out, settings, note, embed)
     if resume:
         trainer.load()
     scalars = _Scalars(out, trainer.step, trainer.note)
@@ -453,17 +460,6 @@ def _vary_tones(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator):
     for part in (slice(0, 3), slice(3, 6)):
         x[part] = (x[part] * gain + offset).clamp(-1, 1)
     return x, (y * gain + offset).clamp(-1, 1)
-
-
-def _embedder():
-    """The face embedder where one is installed: it watches, nothing is trained on it."""
-    from recon3d.errors import BackendUnavailable
-    from recon3d.recognition import load_embedder
-
-    try:
-        return load_embedder()
-    except BackendUnavailable:
-        return None
 
 
 def _psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from recon3d.errors import ModelError
-from recon3d.exporting import atomic_write
+from recon3d.files import atomic_write
 from recon3d.refinement.networks import Generator
 
 FORMAT = "recon3d-refiner-1"

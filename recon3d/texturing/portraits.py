@@ -9,42 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.colour import linear_to_srgb
 from recon3d.geometry import so3_exp, umeyama
-from recon3d.morphable.albedo import EXPOSURE_SHARE
+from recon3d.morphable.albedo import EXPOSURE_SHARE, AlbedoSettings, fit_ppca
+from recon3d.morphable.photos import PhotoLandmarks, read_metadata, read_photos
+from recon3d.morphable.quality import albedo_figures
 from recon3d.texturing.atlas import Atlas, build_atlas
-from recon3d.texturing.filling import membrane, to_vertices
+from recon3d.texturing.filling import bleed, membrane, to_vertices
 from recon3d.texturing.light import FLOOR, LIMIT, harmonics
 from recon3d.texturing.observation import observe, sample
 from recon3d.texturing.settings import TexturingSettings
 from recon3d.types import FaceFit, FaceModel, FaceObservation, ImagePatch
-
-
-class AlbedoSettings(BaseModel):
-    """How albedo modes are learned from portraits."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    size: int = Field(256, ge=32, le=1024, description="Side of the texture in texels.")
-    modes: int = Field(80, ge=1, le=300, description="Albedo modes kept.")
-    iterations: int = Field(12, ge=1, description="Rounds of expectation maximisation.")
-    light_rounds: int = Field(3, ge=1, description="Times that light and mean albedo alternate.")
-    light_prior: float = Field(
-        0.25, gt=0, description="Standard deviation of the harmonics of a photo's log light."
-    )
-    light_colour: float = Field(
-        0.3, gt=0, le=1, description="How much light varies in colour, compared to strength."
-    )
-    min_chroma: float = Field(
-        4.0, ge=0, description="Mean CIELAB chroma below which a photo counts as grey."
-    )
-    min_brightness: float = Field(
-        0.02, ge=0, description="Mean linear light of the face below which a photo is too dark."
-    )
 
 
 @dataclass(frozen=True)
@@ -449,3 +428,83 @@ def beyond_the_face(
     weight = 10 * gathered / max(float(np.percentile(gathered, 90)), 1e-9)
     smooth = atlas.interpolate(membrane(model.triangles, vertex, weight))
     return (share[:, None] * values + (1 - share[:, None]) * smooth).astype(np.float32)
+
+
+def learn_albedo(
+    model: FaceModel,
+    photos: Path,
+    landmarks: PhotoLandmarks,
+    settings: AlbedoSettings,
+    distance: float,
+    progress: Callable | None = None,
+) -> tuple[FaceModel, dict]:
+    """Give a model the albedo of the people in the photos: mean, modes, noise.
+
+    Parameters
+    ----------
+    model : FaceModel
+        With a texture that is symmetric about its middle column.
+    photos : Path
+    landmarks : PhotoLandmarks
+        Of these photos.
+    settings : AlbedoSettings
+    distance : float
+        From which the photos were taken, mm.
+    progress : callable(done, total), optional
+
+    Returns
+    -------
+    model : FaceModel
+    figures : dict, as `albedo_figures` gives them
+    """
+    metadata = read_metadata(photos)
+    number = {name: k for k, name in enumerate(landmarks.names.tolist())}
+
+    def of_split(split: str):
+        for name, image in read_photos(photos):
+            k = number.get(name)
+            flags = metadata.get(name, {}).get("flags", "")
+            spoilt = any(word in flags for word in ("grayscale", "dark", "sunglasses"))
+            if k is not None and landmarks.split[k] == split and not spoilt:
+                yield name, image, landmarks.points[k]
+
+    data = {}
+    for split in ("train", "test"):
+        portraits = unwrap_portraits(
+            model,
+            of_split(split),
+            settings,
+            distance=distance,
+            progress=progress,
+        )
+        data[split] = remove_light(portraits, settings)
+    learned = fit_ppca(
+        *data["train"], settings.modes, iterations=settings.iterations, progress=progress
+    )
+    figures = {"people whose albedo was learned": len(data["train"][0])}
+    figures |= albedo_figures(learned, *data["train"], *data["test"])
+
+    atlas, share = portraits.atlas, face_share(model, portraits.atlas)
+    first, second = portraits.first, portraits.second
+    known = np.zeros(len(atlas), np.float32)
+    known[first] = known[second] = np.minimum(share[first], share[second])
+    count = len(learned.modes)
+    columns = np.zeros((len(atlas), 3 * (count + 1)), np.float32)
+    columns[first, :3] = columns[second, :3] = learned.mean
+    rows = learned.modes.transpose(1, 0, 2)
+    columns[first, 3:] = rows.reshape(len(first), -1)
+    columns[second, 3:] = (rows * learned.parity[:, None]).reshape(len(first), -1)
+    columns = bleed(atlas.image(beyond_the_face(model, atlas, columns, known)), atlas.valid)
+    columns = columns.reshape(*columns.shape[:2], count + 1, 3).transpose(2, 0, 1, 3)
+    parity = np.r_[1.0, learned.parity].astype(np.float32)[:, None, None, None]
+    # Even and odd but for rounding: exact from here on.
+    columns = (columns + parity * columns[:, :, ::-1]) / 2
+    return (
+        replace(
+            model,
+            albedo_mean=columns[0],
+            albedo_modes=columns[1:].astype(np.float16),
+            albedo_noise=learned.noise,
+        ),
+        figures,
+    )

@@ -24,6 +24,7 @@ from recon3d.types import Reconstruction
 MODES = ("texture", "evidence", "uncertainty", "error", "plain")
 """Colour modes of the viewer."""
 
+
 @dataclass(frozen=True)
 class CameraFrame:
     """A picture that one of the cameras took.
@@ -171,9 +172,7 @@ def load_scene(folder: str | Path) -> ViewScene:
         surface, neutral, points = read_surface(folder)
         with np.load(folder / "fit.npz", allow_pickle=False) as archive:
             fit = {name: archive[name] for name in archive.files}
-        error = surface_error(
-            neutral, points, fit["residuals"], fit["weights"], fit["K"], fit["t"]
-        )
+        error = surface_error(neutral, points, fit["residuals"], fit["weights"], fit["K"], fit["t"])
         expression, names = _expression(str(fit["model_name"]), len(neutral))
         return ViewScene(
             title=str(folder),

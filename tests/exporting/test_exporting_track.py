@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from recon3d.errors import InputError
-from recon3d.exporting import NOTICE, atomic_write, load_result, png_text, write_png, write_track
+from recon3d.exporting import NOTICE, load_result, png_text, write_png, write_track
 from recon3d.exporting.records import NOW7, landmark_points
+from recon3d.files import atomic_write
 
 CONTRACT = {
     "mesh.ply", "mesh.glb", "mesh.obj", "mesh.mtl", "texture.png", "landmarks.json",

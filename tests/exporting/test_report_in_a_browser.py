@@ -143,7 +143,9 @@ def test_in_chromium(report, width):
         assert page.evaluate(where) == "55%"
         page.evaluate("document.querySelector('.slides').scrollIntoView({block: 'center'})")
         box = json.loads(
-            page.evaluate("JSON.stringify(document.querySelector('.slides').getBoundingClientRect())")
+            page.evaluate(
+                "JSON.stringify(document.querySelector('.slides').getBoundingClientRect())"
+            )
         )
         y = box["y"] + box["height"] / 2
         page.drag((box["x"] + box["width"] / 2, y), (box["x"] + 0.2 * box["width"], y))

@@ -73,9 +73,7 @@ def _read_mat(path: Path) -> RawModel:
     expect(N % 3 == 0 and N > 0, path, "shapeMU of 3 V numbers", str(mean.shape))
     K = deviation.size
     expect(basis.shape == (N, K), path, f"shapePC ({N}, {K})", str(basis.shape))
-    expect(
-        triangles.ndim == 2 and 3 in triangles.shape, path, "tl (F, 3)", str(triangles.shape)
-    )
+    expect(triangles.ndim == 2 and 3 in triangles.shape, path, "tl (F, 3)", str(triangles.shape))
     triangles = triangles if triangles.shape[1] == 3 else triangles.T
     identity = (basis * deviation.ravel()).T.reshape(K, -1, 3)
     albedo = None

@@ -173,9 +173,7 @@ class _Archive:
         triangles = self.vector(np.dtype("<i4"), 3, f"the {what}'s triangles")
         if mean.size and basis.size and basis.shape != (mean.size, variance.size):
             wanted = (mean.size, variance.size)
-            raise ModelError(
-                f"{self.path}: expected a {what} basis {wanted}, found {basis.shape}"
-            )
+            raise ModelError(f"{self.path}: expected a {what} basis {wanted}, found {basis.shape}")
         if variance.size and not (variance >= 0).all():
             raise ModelError(f"{self.path}: expected eigenvalues >= 0, found {variance.min()}")
         return mean.ravel(), basis, np.sqrt(np.maximum(variance, 0)), triangles

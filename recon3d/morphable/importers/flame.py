@@ -71,9 +71,7 @@ def read(path: Path) -> RawModel:
     check_triangles(triangles, V, path)
     modes = as_array(data["shapedirs"], path, "shapedirs")
     total = N_SHAPE + N_EXPRESSION
-    expect(
-        modes.shape == (V, 3, total), path, f"shapedirs ({V}, 3, {total})", str(modes.shape)
-    )
+    expect(modes.shape == (V, 3, total), path, f"shapedirs ({V}, 3, {total})", str(modes.shape))
     modes = modes.transpose(2, 0, 1).astype(np.float32)
     expression, names = _articulated(data, path, mean)
     components, component_names = signed_fields(modes[N_SHAPE:])

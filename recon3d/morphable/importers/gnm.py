@@ -76,9 +76,7 @@ def read(path: Path) -> RawModel:
     V = len(mean)
     names = [str(n) for n in data["vertex_group_names"]]
     groups = data["vertex_groups"]
-    expect(
-        groups.shape == (len(names), V), path, f"groups ({len(names)}, {V})", str(groups.shape)
-    )
+    expect(groups.shape == (len(names), V), path, f"groups ({len(names)}, {V})", str(groups.shape))
     triangles = data["triangles"].astype(np.int64)
     check_triangles(triangles, V, path)
 
@@ -92,7 +90,9 @@ def read(path: Path) -> RawModel:
     for key in ("vertex_identity_basis", "expression_basis"):
         basis = data[key]
         expect(
-            basis.ndim == 3 and basis.shape[1:] == (V, 3), path, f"{key} (N, {V}, 3)",
+            basis.ndim == 3 and basis.shape[1:] == (V, 3),
+            path,
+            f"{key} (N, {V}, 3)",
             str(basis.shape),
         )
         bases[key] = basis[:, kept].astype(np.float32)
@@ -169,9 +169,7 @@ def _gaze(data: dict, path: Path, mean: np.ndarray) -> dict[str, np.ndarray]:
     names = [str(n) for n in data["joint_names"]]
     wanted = (len(names), len(mean))
     expect(weights.shape == wanted, path, f"skinning_weights {wanted}", str(weights.shape))
-    expect(
-        joints.shape == (len(names), 3), path, f"joints ({len(names)}, 3)", str(joints.shape)
-    )
+    expect(joints.shape == (len(names), 3), path, f"joints ({len(names)}, 3)", str(joints.shape))
     fields = {}
     for i, name in enumerate(names):
         if "eye" in name.lower():

@@ -50,8 +50,19 @@ _WHOLE = {
     "cheekPuff": ("cheekPuff_L", "cheekPuff_R"),
 }
 
-_NPZ_KEYS = ("mean", "identity", "expression", "expression_names", "triangles", "triangle_part",
-             "part_names", "uv", "triangles_uv", "original_vertex_index", "landmarks68")
+_NPZ_KEYS = (
+    "mean",
+    "identity",
+    "expression",
+    "expression_names",
+    "triangles",
+    "triangle_part",
+    "part_names",
+    "uv",
+    "triangles_uv",
+    "original_vertex_index",
+    "landmarks68",
+)
 
 
 def detect(path: Path) -> bool:

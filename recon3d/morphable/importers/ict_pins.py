@@ -5,9 +5,7 @@ of their displacement from the neutral mesh at the imported vertices, in half pr
 """
 
 FILES = {
-    "LICENSE": (
-        "b20a78d8fc51657e14f3e00c8abb538d786ad00aa63210328c22565e583167e1"
-    ),
+    "LICENSE": ("b20a78d8fc51657e14f3e00c8abb538d786ad00aa63210328c22565e583167e1"),
     "FaceXModel/vertex_indices.json": (
         "4f9b35306299980dd46bee4a6b79bb95dfae1953693b74b35a64f7febfd081a5"
     ),
