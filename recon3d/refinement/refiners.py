@@ -7,6 +7,7 @@ that the library spandrel reads.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -128,7 +129,35 @@ class OwnRefiner:
         return (view.raw + change).astype(np.float32), sigma.astype(np.float32)
 
 
-class OnnxRefiner:
+class _FaceRestorer(ABC):
+    """A restorer of aligned faces in a file of the user's own: one picture in, one picture out."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, path: Path, licence: str):
+        self.path, self._licence = Path(path), licence
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        return path.suffix in cls.suffixes
+
+    @property
+    def licence(self) -> LedgerEntry:
+        return LedgerEntry(self.path.name, "refiner", self._licence, f"sha256 {self.sha256}")
+
+    @property
+    def sha256(self) -> str:
+        return _digest(self.path)
+
+    def __call__(self, view: FrontalView) -> tuple[np.ndarray, np.ndarray | None]:
+        return _through_alignment(self._run, view.raw), None
+
+    @abstractmethod
+    def _run(self, image: np.ndarray) -> np.ndarray:
+        """(512, 512, 3) uint8 to float32, 0 to 255; the face is where FFHQ has it."""
+
+
+class OnnxRefiner(_FaceRestorer):
     """A face restorer as an ONNX file: one picture in, one picture out.
 
     Sizes are read from the file, the range of values ([0, 1] or [-1, 1]) is found by trying: a
@@ -143,6 +172,7 @@ class OnnxRefiner:
     """
 
     kind: ClassVar[str] = "onnx"
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
     FIDELITY: ClassVar[float] = 0.7
 
     def __init__(self, path: Path, licence: str = "unknown"):
@@ -152,7 +182,7 @@ class OnnxRefiner:
             raise BackendUnavailable(
                 "a refiner in an ONNX file needs onnxruntime: pip install 'recon3d[onnx]'"
             ) from None
-        self.path, self._licence = Path(path), licence
+        super().__init__(path, licence)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
@@ -163,21 +193,6 @@ class OnnxRefiner:
             line = str(error).splitlines()[0]
             raise ModelError(f"{path} cannot be read as an ONNX network: {line}") from error
         self._picture = self._find_picture()
-
-    @classmethod
-    def claims(cls, path: Path) -> bool:
-        return path.suffix == ".onnx"
-
-    @property
-    def licence(self) -> LedgerEntry:
-        return LedgerEntry(self.path.name, "refiner", self._licence, f"sha256 {self.sha256}")
-
-    @property
-    def sha256(self) -> str:
-        return _digest(self.path)
-
-    def __call__(self, view: FrontalView) -> tuple[np.ndarray, np.ndarray | None]:
-        return _through_alignment(self._run, view.raw), None
 
     def _find_picture(self):
         pictures = [i for i in self._session.get_inputs() if len(i.shape) == 4]
@@ -238,7 +253,7 @@ class OnnxRefiner:
         raise ModelError(f"{self.path}: expected a picture (1, 3, H, W) as output, found {shapes}")
 
 
-class SpandrelRefiner:
+class SpandrelRefiner(_FaceRestorer):
     """A checkpoint of one of the architectures that spandrel knows (GFPGAN, CodeFormer, ...).
 
     Parameters
@@ -249,6 +264,7 @@ class SpandrelRefiner:
     """
 
     kind: ClassVar[str] = "spandrel"
+    suffixes: ClassVar[tuple[str, ...]] = (".pth", ".pt", ".ckpt")
 
     def __init__(self, path: Path, licence: str = "unknown", device: str = "cpu"):
         try:
@@ -259,27 +275,13 @@ class SpandrelRefiner:
                 f"{Path(path).name} needs spandrel, which needs torchvision for this torch: pip "
                 "install spandrel torchvision, or give the network as an ONNX file"
             ) from None
-        self.path, self._licence, self.device = Path(path), licence, device
+        super().__init__(path, licence)
+        self.device = device
         try:
             self._model = ModelLoader(device=device).load_from_file(str(path)).eval()
         except Exception as error:
             line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"{path}: spandrel cannot load it: {line}") from error
-
-    @classmethod
-    def claims(cls, path: Path) -> bool:
-        return path.suffix in (".pth", ".pt", ".ckpt")
-
-    @property
-    def licence(self) -> LedgerEntry:
-        return LedgerEntry(self.path.name, "refiner", self._licence, f"sha256 {self.sha256}")
-
-    @property
-    def sha256(self) -> str:
-        return _digest(self.path)
-
-    def __call__(self, view: FrontalView) -> tuple[np.ndarray, np.ndarray | None]:
-        return _through_alignment(self._run, view.raw), None
 
     def _run(self, image: np.ndarray) -> np.ndarray:
         import torch
