@@ -255,7 +255,7 @@ class _Job:
             return None
         made = Reconstruction(track, fit, texture, frontal)
         with self._measure("exporting", track.id):
-            from recon3d.exporting import write_track
+            from recon3d.exporting import cautions, write_track
 
             metrics = {
                 "identity_consistency": identity_consistency(made, self.embedder),
@@ -269,6 +269,7 @@ class _Job:
                 settings=s.exporting,
             )
         entry["generated_share"] = round(frontal.generated_share, 4)
+        entry["cautions"] = cautions(made, metrics)
         self.tracks.append(entry)
         self.write_manifest("running")
         return made

@@ -126,5 +126,7 @@ def execute(
             f"{out / track['path']}: {track['frames']} frames, "
             f"face {track['face_px']:.0f} px wide, yaw {low:.0f} to {high:.0f} degrees"
         )
+        for sentence in track.get("cautions", ()):
+            typer.echo(f"  caution: {sentence}")
     if manifest["status"] == "done":
         typer.echo(f"Look at {out / 'report.html'}")

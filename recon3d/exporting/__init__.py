@@ -1,5 +1,6 @@
 """A `Reconstruction` into the files of the output folder, and back."""
 
+from recon3d.exporting.cautions import cautions
 from recon3d.exporting.files import png_text, staged_folder, write_png
 from recon3d.exporting.meshes import encode_glb, encode_obj, encode_ply, texture_picture
 from recon3d.exporting.records import landmark_points, track_metrics
@@ -10,6 +11,7 @@ __all__ = [
     "NOTICE",
     "ExportSettings",
     "TrackResult",
+    "cautions",
     "encode_glb",
     "encode_obj",
     "encode_ply",

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from recon3d.exporting.cautions import cautions
 from recon3d.types import FaceFit, LandmarkEmbedding, Reconstruction
 
 NOW7 = (33, 133, 362, 263, 2, 61, 291)
@@ -186,7 +187,8 @@ def track_metrics(reconstruction: Reconstruction) -> dict:
     -------
     dict
         JSON-able: reprojection error (px and % of the distance between the eyes' centres),
-        photometric error, coverage by yaw, generated share, identity consistency, and counts.
+        photometric error, coverage by yaw, generated share, identity consistency, counts, and
+        `cautions`.
     """
     fit, track, texture = reconstruction.fit, reconstruction.track, reconstruction.texture
     metrics = {
@@ -210,7 +212,8 @@ def track_metrics(reconstruction: Reconstruction) -> dict:
         "uncertainty_mm_median": _median(fit.uncertainty),
         "fit": fit.info,
     }
-    return plain({**metrics, **reconstruction.metrics})
+    metrics |= reconstruction.metrics
+    return plain({"cautions": cautions(reconstruction, metrics), **metrics})
 
 
 def texture_generated_share(reconstruction: Reconstruction) -> float:

@@ -87,6 +87,7 @@ def _track(folder: Path, entry: dict) -> dict:
         "refiner": list(_flat(refiner)) if isinstance(refiner, dict) else [],
         "evidence": data_uri(_read(folder / "evidence.png"), _PICTURE_SIDE),
         "generated_share": metrics["generated_share"],
+        "cautions": metrics["cautions"],
         "coverage_svg": _coverage(fit["track_yaw"]),
         "charts": _over_time(fit),
         "figures": _figures(metrics),
