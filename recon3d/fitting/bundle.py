@@ -840,6 +840,7 @@ def fit_track(
     if not track.views:
         raise InputError(f"track {track.id} has no views: nothing to fit")
     every = shape_basis(model, settings)
+    every = every.doubted((_pixel_mm(track, every) / settings.believed_pixel_mm) ** 2)
     seen = np.any([np.isfinite(v.landmarks).all(-1) for v in track.views], axis=0)
     basis = every.restricted(choose_landmarks(every, seen, settings.landmarks))
     visibility = Visibility(model)
@@ -885,6 +886,20 @@ def fit_track(
 
         fit = refine_fit(fit, track, settings.dense, progress)
     return fit
+
+
+def _pixel_mm(track: FaceTrack, basis: ShapeBasis) -> float:
+    """Size of a pixel on the face, mm: median over views, by how far its landmarks spread."""
+    # the longer way across is the one that no turn of the head foreshortens
+    mean = basis.mean[basis.present] - basis.mean[basis.present].mean(0)
+    longest = float(np.sqrt(np.linalg.eigvalsh(mean[:, :2].T @ mean[:, :2] / len(mean))[-1]))
+    spreads = []
+    for view in track.views:
+        points = np.asarray(view.landmarks, np.float64)[basis.present]
+        points = points[np.isfinite(points).all(1)]
+        if len(points) > 5:
+            spreads.append(float(np.sqrt(np.linalg.eigvalsh(np.cov(points.T, bias=True))[-1])))
+    return longest / max(float(np.median(spreads)), 1e-9) if spreads else 1.0
 
 
 def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings) -> Priors:

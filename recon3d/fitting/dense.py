@@ -370,8 +370,10 @@ class Alignment:
             A[np.ix_(rows, rows)] += precision
             b[rows] += precision @ value
         if G:
-            A[N * P :, N * P :] += np.eye(G)
-            b[N * P :] += scene.shape
+            # errors that all views share do not average: the data are worth less than they look
+            state["trust"] = trust = min(1.0, s.shape_trust / float(np.median(noise)))
+            A[N * P :, N * P :] += np.eye(G) / trust
+            b[N * P :] += scene.shape / trust
         state["normal"] = A
         x = -np.linalg.solve(A, b)
         y = x[: N * P].reshape(N, P)
@@ -652,11 +654,49 @@ def refine_fit(
     info["shape"] = True
     state: dict = {}
     final = problem.run(shaped, fine[-1:], usable, everything, tick, state=state)
-    covariance = np.linalg.inv(state["normal"])[-problem.G :, -problem.G :]
+    covariance = _shape_covariance(problem, state)
+    info["shape_trust"] = state["trust"]
     info["coherence"] = state["coherence"]
     info["shape_information"] = float(problem.G - np.trace(covariance))
     result = basis.apply(fit, final.shape, covariance)
     return done(_moved(fit, replace(result, R=final.R, t=final.t)))
+
+
+def align_shape(fit: FaceFit, track: FaceTrack, settings: DenseSettings | None = None) -> FaceFit:
+    """The shape stage alone, from coarse to fine on all views, without a gate.
+
+    For measuring it: hand in a fit with true cameras and settings that keep them.
+
+    Parameters
+    ----------
+    fit : FaceFit
+    track : FaceTrack
+    settings : DenseSettings, optional
+
+    Returns
+    -------
+    FaceFit
+    """
+    settings = settings or DenseSettings()
+    pictures = Pictures(track)
+    usable = np.array([p is not None for p in pictures.luminance]) & (fit.view_weight > 0)
+    samples = choose_samples(fit.model, settings.samples, np.random.default_rng(0))
+    times = np.array([v.time for v in track.views])
+    sources = np.array([v.source for v in track.views])
+    basis = shape_basis_of(fit, settings)
+    problem = Alignment(fit, pictures, samples, settings, times, sources, basis.fields)
+    state: dict = {}
+    everything = np.ones(problem.M, np.float32)
+    scene = problem.run(
+        problem.start(), settings.blur_mm, usable, everything, lambda: None, state=state
+    )
+    result = basis.apply(fit, scene.shape, _shape_covariance(problem, state))
+    return _moved(fit, replace(result, R=scene.R, t=scene.t))
+
+
+def _shape_covariance(problem: Alignment, state: dict) -> np.ndarray:
+    """(G, G) what remains unknown of the shape: the tempered normal matrix, scaled back."""
+    return np.linalg.inv(state["normal"])[-problem.G :, -problem.G :] / state["trust"]
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ class DenseSettings(BaseModel):
         0.2, gt=0, description="Time over which the error of one view changes, s."
     )
     shape: bool = Field(True, description="Refine the shape as well as the poses.")
+    shape_trust: float = Field(
+        0.0075,
+        gt=0,
+        description="Noise (log light) from which on the picture's word on shape counts less, in "
+        "proportion: what a poor picture gets wrong, all views get wrong alike.",
+    )
     shape_margin: float = Field(
         0.0, ge=0, lt=1, description="The same for held-out views under a new shape."
     )
@@ -116,6 +122,12 @@ class FittingSettings(BaseModel):
     )
     bias_length_mm: float = Field(
         25.0, gt=0, description="Distance over which the common error changes, mm."
+    )
+    believed_pixel_mm: float = Field(
+        2.0,
+        gt=0,
+        description="Size of a pixel on the face, mm, at which half of the shape that landmarks "
+        "show is the landmarker's own idea of a face, the same in every frame.",
     )
     depth_std_mm: float | None = Field(
         15.0,

@@ -86,6 +86,18 @@ class ShapeBasis:
             expression=self.expression[chosen],
         )
 
+    def doubted(self, error: float) -> ShapeBasis:
+        """The same if landmarks also show, in all frames, somebody else's shape.
+
+        On a small face the landmarker draws what faces look like: an error of the very covariance
+        of shape, times ``error``. Marginalised as the rest of the common error is: apparent shape
+        varies more, and identity follows it less.
+        """
+        root = np.sqrt(1 + error)
+        return replace(
+            self, modes=self.modes * root, identity_given_shape=self.identity_given_shape / root
+        )
+
     def identity(self, q: np.ndarray) -> np.ndarray:
         """Identity coefficients (I,) expected for apparent shape q (G,)."""
         return self.identity_given_shape @ q

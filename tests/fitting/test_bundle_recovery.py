@@ -18,6 +18,7 @@ from recon3d.geometry import head_rotation, project, so3_log
 HONEST = FittingSettings(
     bias_mm=0,
     bias_depth_mm=0,
+    believed_pixel_mm=1e6,
     landmarks=478,
     effective_landmarks=478,
     landmark_floor_mm=0.05,
@@ -52,6 +53,22 @@ def test_truth_is_recovered_from_clean_landmarks(model):
     # fields that move landmarks by several mm are found in every view
     assert np.median(np.abs(fit.expression - truth["expression"])) < 0.03
     assert fit.info["reprojection_px"] < 0.1
+
+
+def test_large_pixels_leave_identity_to_the_mean(model):
+    track, truth = _track(model, n_views=12, noise_px=0.1)
+    pixels = (1e6, 2.0, 0.2)
+    fits = [
+        fit_track(track, model, HONEST.model_copy(update={"believed_pixel_mm": size}))
+        for size in pixels
+    ]
+    norms = [np.linalg.norm(fit.identity) for fit in fits]
+    assert norms[0] > norms[1] > norms[2]
+    open_ = [np.trace(fit.identity_covariance) for fit in fits]
+    assert open_[0] < open_[1] < open_[2]
+    # apparent shape, and with it every pose, is as free as before
+    for fit in fits:
+        assert _turn_error(fit, truth).mean() < 0.2
 
 
 def test_error_falls_with_noise_and_with_frames(model):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dense_scene import head_model, pose_error, scene, shape_error, turned_too_little
 
-from recon3d.fitting.dense import Alignment, refine_fit, shape_basis_of
+from recon3d.fitting.dense import Alignment, align_shape, refine_fit, shape_basis_of
 from recon3d.fitting.photometric import Pictures, choose_samples, visible_samples
 from recon3d.fitting.settings import DenseSettings
 from recon3d.geometry import head_rotation, intrinsics
@@ -58,6 +58,35 @@ def test_identity_is_found(model):
     assert pose_error(fit, truth).mean() < 1.0
     assert fit.uncertainty.mean() < start.uncertainty.mean()
     assert np.linalg.eigvalsh(fit.identity_covariance).max() <= 1.0 + 1e-6
+
+
+HELD = dict.fromkeys(
+    ("rotation_bias", "rotation_law", "rotation_own", "shift_bias", "shift_law", "shift_own"), 0.01
+) | dict.fromkeys(("distance_bias", "distance_law", "distance_own"), 1e-5)
+
+
+def test_shape_alone_under_true_cameras(model):
+    identity = np.random.default_rng(4).normal(size=len(model.identity))
+    track, truth = scene(model, identity=identity, yaw=np.linspace(-45, 45, 13))
+    start = replace(truth, identity=np.zeros(len(identity)))
+    fit = align_shape(start, track, SHAPE.model_copy(update=HELD))
+    assert shape_error(fit, truth) < 0.3 * shape_error(start, truth)
+    assert pose_error(fit, truth).mean() < 0.1
+
+
+def test_the_less_a_picture_is_trusted_the_nearer_the_mean(model):
+    identity = np.random.default_rng(4).normal(size=len(model.identity))
+    track, truth = scene(model, identity=identity, yaw=np.linspace(-45, 45, 13))
+    start = replace(truth, identity=np.zeros(len(identity)))
+    fits = [
+        align_shape(start, track, SHAPE.model_copy(update={**HELD, "shape_trust": trust}))
+        for trust in (1.0, 1e-3, 1e-6)
+    ]
+    moved = [shape_error(fit, start) for fit in fits]
+    assert moved[0] > moved[1] > moved[2]
+    assert moved[2] < 0.05 * moved[0]
+    # and says so
+    assert fits[0].uncertainty.mean() < fits[1].uncertainty.mean() < fits[2].uncertainty.mean()
 
 
 def test_light_from_the_side_does_no_harm(model):
@@ -180,7 +209,8 @@ def test_normal_matrix_is_that_of_the_whole_jacobian(model):
     expected = np.einsum("nm,nma,nmb->ab", k, J - mean, J - mean, optimize=True)
     for j in range(15):
         expected[j:45:15, j:45:15] += problem.prior[j]
-    expected[45:, 45:] += np.eye(G)
+    assert state["trust"] == min(1.0, SHAPE.shape_trust / np.median(state["noise"]))
+    expected[45:, 45:] += np.eye(G) / state["trust"]
     size = np.sqrt(np.diag(expected))
     np.testing.assert_allclose(
         state["normal"] / np.outer(size, size), expected / np.outer(size, size), atol=1e-4
