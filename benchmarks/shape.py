@@ -376,13 +376,15 @@ def main() -> None:
             tracks[case.name] = track_of(a.out, case, settings)
         return tracks[case.name]
 
+    options = f" --parts {a.parts}"
+    if "own" in parts:
+        options += f" --photos ../shared/data/synthetic_faces --own-step {a.own_step}"
     text = [
         "## Shape and pose from many views",
         f"Median surface distance in mm, size fitted unless it says metric, of {len(cases)} clips; "
         "each model's mean face stands beside. Where the picture's shape is refused, the line "
         "`+ pose + shape` holds the landmarks' shape with the picture's poses.",
-        "```\npython benchmarks/shape.py --data ../shared/data/bench "
-        f"--photos ../shared/data/synthetic_faces --own-step {a.own_step}\n```",
+        f"```\npython benchmarks/shape.py --data ../shared/data/bench{options}\n```",
         f"Machine: {machine()}; seconds are of the processor, one thread, beside other work.",
     ]
     lines: list[str] = []
@@ -453,6 +455,10 @@ def main() -> None:
             )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     text.append("\n".join(lines))
+    if "own" not in parts:
+        text.append(
+            "Clips that are not the benchmark's (`--parts own`) were not measured this time."
+        )
     if MADE:
         # of kept rows alone it would say nothing
         text.append(f"Peak memory of the process, tracking and scoring included: {peak:.0f} MiB.")
