@@ -101,9 +101,9 @@ def portrait_texture(
     from scipy.interpolate import RBFInterpolator
     from scipy.ndimage import map_coordinates
 
-    from recon3d.evaluation.painting import _texel_geometry
+    from recon3d.evaluation.painting import texel_geometry
 
-    place, normal, covered = _texel_geometry(model, size)
+    place, normal, covered = texel_geometry(model, size)
     painted = paint_person(model, np.random.default_rng([seed, 15]), size)
     at = surface_points(model.mean, model.triangles, model.landmarks)
     facing = surface_points(

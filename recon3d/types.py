@@ -272,7 +272,7 @@ class FaceFit:
     weights : (N, 478) float64
         Final robust and visibility weights in [0, 1].
     uncertainty : (V,) float64
-        Posterior standard deviation of the neutral vertices, mm.
+        Posterior standard deviation of the neutral surface along its normals, mm, the face aligned.
     identity_covariance : (I, I) float64
     view_weight : (N,) float64 in [0, 1]
         0 for views that the fit rejected.

@@ -49,7 +49,7 @@ def paint_person(model: FaceModel, rng: np.random.Generator, size: int = 1024) -
     -------
     (size, size, 3) float32, row 0 at v = 1
     """
-    place, normal, covered = _texel_geometry(model, size)
+    place, normal, covered = texel_geometry(model, size)
     canvas, hair = _paint_front(model, rng)
     column = ((place[..., 0] / _SPAN + 0.5) * _CANVAS - 0.5).astype(np.float32)
     row = ((0.5 - (place[..., 1] + 35.0) / _SPAN) * _CANVAS - 0.5).astype(np.float32)
@@ -181,7 +181,7 @@ def _hair_share(place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.maximum(above, behind).astype(np.float32)
 
 
-def _texel_geometry(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def texel_geometry(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Place (T, T, 3) mm and normal of the mean surface at every texel, and where there is one."""
     import torch
 

@@ -135,7 +135,12 @@ def fit_archive(reconstruction: Reconstruction) -> bytes:
         "weights": (fit.weights, "N 478", "1 (0 to 1)", "final landmark weights"),
         "view_weight": (fit.view_weight, "N", "1 (0 to 1)", "weight of each view, 0 if rejected"),
         "displacement": (fit.displacement, "V 3", "mm", "added to the model's neutral vertices"),
-        "uncertainty": (fit.uncertainty, "V", "mm", "posterior standard deviation of vertices"),
+        "uncertainty": (
+            fit.uncertainty,
+            "V",
+            "mm",
+            "posterior deviation of the surface along its normals",
+        ),
         "frame_index": (
             np.array([v.frame_index for v in views], np.int64),
             "N",

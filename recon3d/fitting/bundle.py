@@ -27,6 +27,7 @@ from recon3d.fitting.shape_basis import (
     shape_basis,
 )
 from recon3d.fitting.solver import solve_arrow
+from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import Visibility, surface_points
 from recon3d.geometry import FRONTAL, project, skew, so3_exp, so3_log
 from recon3d.types import FaceFit, FaceModel, FaceTrack
@@ -1056,8 +1057,8 @@ def _result(
 
     rows = model.identity.reshape(I, 3 * model.n_vertices).astype(np.float64)
     moves = np.linalg.cholesky(covariance + 1e-12 * np.eye(I)).T @ rows
-    variance = np.einsum("iv,iv->v", moves, moves)
-    uncertainty = np.sqrt(variance.reshape(-1, 3).sum(1) + settings.model_error_mm**2)
+    variance = surface_variance(moves.reshape(I, model.n_vertices, 3), model)
+    uncertainty = np.sqrt(variance + settings.model_error_mm**2)
     return FaceFit(
         model=model,
         identity=identity,

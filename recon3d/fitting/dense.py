@@ -27,6 +27,7 @@ from recon3d.fitting.photometric import (
     visible_samples,
 )
 from recon3d.fitting.settings import DenseSettings
+from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import head_angles, project, so3_exp, vertex_normals
 from recon3d.types import FaceFit, FaceModel, FaceTrack
@@ -715,8 +716,8 @@ class DenseBasis:
     def apply(self, fit: FaceFit, shape: np.ndarray, covariance: np.ndarray) -> FaceFit:
         """The fit with another shape and what remains unknown of it."""
         J = self.identity.shape[1]
-        prior = (self.fields[:J].astype(np.float64) ** 2).sum((0, 2))
-        extra = (self.fields[J:].astype(np.float64) ** 2).sum((0, 2))
+        prior = surface_variance(self.fields[:J], fit.model)
+        extra = surface_variance(self.fields[J:], fit.model)
         # what no model reproduces is in part what the displacement now explains
         rest = np.maximum(fit.uncertainty**2 - prior, 0.0)
         rest = np.maximum(rest - extra, 0.25 * rest)
@@ -726,7 +727,7 @@ class DenseBasis:
             fit,
             identity=fit.identity + self.identity @ shape[:J],
             displacement=fit.displacement + np.tensordot(shape[J:], self.fields[J:], 1),
-            uncertainty=np.sqrt((rows**2).sum((0, 2)) + rest),
+            uncertainty=np.sqrt(surface_variance(rows, fit.model) + rest),
             identity_covariance=fit.identity_covariance
             + self.identity @ (covariance[:J, :J] - np.eye(J)) @ self.identity.T,
         )
