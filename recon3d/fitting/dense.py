@@ -647,7 +647,7 @@ def refine_fit(
     # both shapes may settle on all views before they are compared on those held out
     old, agreement_old = problem.settled(start, usable, train, fifth)
     new, agreement = problem.settled(replace(start, shape=shaped.shape), usable, train, fifth)
-    verdict = compare(old, new, samples.cell, settings.shape_margin)
+    verdict = compare(old, new, samples.cell, settings.shape_margin, settings.shape_sure)
     info.update(shape_spread_before=verdict.before, shape_spread_after=verdict.after)
     if not verdict.better:
         info["reason"] = "held-out views are not explained better by the new shape"
@@ -824,7 +824,9 @@ class Verdict:
     after: float
 
 
-def compare(old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float) -> Verdict:
+def compare(
+    old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float, sure: float = 2.0
+) -> Verdict:
     """Compare held-out residuals of two states where both see the skin.
 
     Parameters
@@ -834,6 +836,8 @@ def compare(old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float) -
         Patches of skin: what is counted as independent.
     margin : float
         Share by which the median absolute residual must fall.
+    sure : float
+        By how many of its standard errors the mean gain of the patches must be above zero.
     """
     both = np.isfinite(old) & np.isfinite(new)
     if both.sum() < 50:
@@ -844,8 +848,8 @@ def compare(old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float) -
     gain = np.where(both, np.minimum(a, limit) - np.minimum(b, limit), 0).sum(0)
     by_cell = np.bincount(cell, gain)[np.unique(cell[both.any(0)])]
     # a sign of chance: patches must agree that it got better
-    sure = by_cell.mean() > 2 * by_cell.std() / np.sqrt(len(by_cell))
-    return Verdict(bool(after < (1 - margin) * before and sure), before, after)
+    agreed = by_cell.mean() > sure * by_cell.std() / np.sqrt(len(by_cell))
+    return Verdict(bool(after < (1 - margin) * before and agreed), before, after)
 
 
 def _with_pose(fit: FaceFit, scene: Scene) -> FaceFit:

@@ -47,6 +47,12 @@ class DenseSettings(BaseModel):
     shape_margin: float = Field(
         0.0, ge=0, lt=1, description="The same for held-out views under a new shape."
     )
+    shape_sure: float = Field(
+        1.0,
+        ge=0,
+        description="Standard errors by which held-out patches must agree that a new shape is "
+        "better; the prior keeps shapes from straying, so a hint is enough.",
+    )
     displacement_mm: float = Field(
         1.0, ge=0, description="Expected distance of skin from the model along its normal, mm."
     )
