@@ -98,3 +98,13 @@ class TexturingSettings(BaseModel):
     iterations: int = Field(8, ge=1, description="Conjugate gradient steps a reweighting.")
     reweightings: int = Field(2, ge=1, description="Rounds of robust and edge weights.")
     fill: bool = Field(True, description="Complete what was not seen, mirrored first.")
+
+
+def plain_average(settings: TexturingSettings | None = None) -> TexturingSettings:
+    """Settings with which texturing is a weighted average of warped frames and nothing more.
+
+    The same views, light and weights by angle and expression, but no solution, no registration
+    and no robust weights: the baseline that super-resolution has to beat.
+    """
+    changes = {"solve": False, "registration_rounds": 0, "robust": 1e6}
+    return (settings or TexturingSettings()).model_copy(update=changes)
