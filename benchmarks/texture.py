@@ -38,7 +38,8 @@ from truth import true_fit  # noqa: E402
 from recon3d.evaluation import load_descriptor, read_benchmark  # noqa: E402
 from recon3d.evaluation.metrics import picture_error, picture_metrics  # noqa: E402
 from recon3d.fitting import FittingSettings, fit_track  # noqa: E402
-from recon3d.frontal import FrontalSettings, render_frontal  # noqa: E402
+from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal  # noqa: E402
+from recon3d.frontal.deviation import predicted_deviation  # noqa: E402
 from recon3d.media import iterate_frames, open_inputs  # noqa: E402
 from recon3d.morphable import load_model  # noqa: E402
 from recon3d.progress import Reporter  # noqa: E402
@@ -90,6 +91,8 @@ def main() -> None:
         for variant in VARIANTS:
             found = read_row(a.out, case.name, variant)
             if found is not None:
+                if variant == FULL:
+                    found |= evidence_scores(a.out / "errors" / f"{case.name}.npz")
                 rows.append({"case": case.name, "condition": case.condition} | found)
     frame = pd.DataFrame(rows)
     frame.to_csv(a.out / "cases.csv", index=False)
@@ -108,7 +111,8 @@ def settings_of(variant: str) -> TexturingSettings:
 
 
 def key_of(variant: str) -> str:
-    text = settings_of(variant).model_dump_json() + FrontalSettings().model_dump_json() + variant
+    text = settings_of(variant).model_dump_json() + variant
+    text += FrontalSettings().model_dump_json(exclude={"error_coefficients"})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -151,7 +155,8 @@ def measure(case, subject, variant: str, out: Path, describe, ict) -> None:
     scores = picture_metrics(view.raw, subject.picture, describe) or {}
     row = {"key": key_of(variant), "variant": variant, "seconds": seconds} | scores
     if variant == FULL:
-        row |= evidence_scores(view, subject.picture) | seams(fit, texture)
+        row |= seams(fit, texture)
+        keep_errors(out / "errors" / f"{case.name}.npz", fit, texture, view, subject.picture)
     name = f"{case.name}_{variant.replace(' ', '_')}"
     for folder in ("views", "rows"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -161,37 +166,52 @@ def measure(case, subject, variant: str, out: Path, describe, ict) -> None:
     path.write_text(json.dumps(row, indent=1, default=float), encoding="utf-8")
 
 
-def evidence_scores(view, truth) -> dict[str, float]:
-    """How well evidence and the predicted deviation say where the picture is wrong.
+def keep_errors(path: Path, fit, texture, view, truth) -> None:
+    """Error of luma at the pixels that are scored, and what is known about each.
 
-    Errors are those of luma at the picture's pixels that are inside the truth's mask and were
-    observed rather than filled.
+    Kept apart from the scores so that coefficients can change without the pictures.
     """
-    sigma = (
-        np.zeros(view.raw.shape[:2], np.float32)
-        if getattr(view, "sigma", None) is None
-        else view.sigma
-    )
-    maps = np.dstack([sigma, view.evidence.astype(np.float32) / 255, view.face_mask])
+    sources = frontal_error_sources(fit, texture, view)
+    maps = np.dstack([view.evidence.astype(np.float32) / 255, view.face_mask, sources])
     found = picture_error(view.raw, truth, maps)
     if found is None:
-        return {}
+        return
     error, maps = found
-    sigma, support, resolution, generated, face = np.moveaxis(maps, -1, 0)
-    drawn = truth.mask & (face > 0.99)
-    used = drawn & (generated < 0.5)
-    error = np.abs(error)
-    evidence = support * resolution * (1 - generated)
-    out = {"auc_evidence": auc(-evidence[drawn], error[drawn])}
-    if view.sigma is not None:
-        e, s = error[used], np.maximum(sigma[used], 1e-6)
-        out |= {
-            "spearman": float(pd.Series(e).corr(pd.Series(s), method="spearman")),
-            "inside1": float((e <= s).mean()),
-            "inside2": float((e <= 2 * s).mean()),
-            "auc_sigma": auc(sigma[drawn], error[drawn]),
-        }
-    return out
+    drawn = truth.mask & (maps[..., 3] > 0.99)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path,
+        error=error[drawn].astype(np.float32),
+        evidence=maps[drawn][:, :3].astype(np.float16),
+        sources=maps[drawn][:, 4:].astype(np.float32),
+    )
+
+
+def evidence_scores(path: Path) -> dict[str, float]:
+    """How well evidence and the predicted deviation say where the picture is wrong.
+
+    Errors are those of luma at the picture's pixels that are inside the truth's mask, for the
+    deviation those of them that were observed rather than filled.
+    """
+    if not path.exists():
+        return {}
+    with np.load(path) as z:
+        error, evidence, sources = (
+            np.abs(z["error"]),
+            z["evidence"].astype(np.float32),
+            z["sources"],
+        )
+    support, resolution, generated = evidence.T
+    sigma = predicted_deviation(sources, FrontalSettings().error_coefficients)
+    used = generated < 0.5
+    e, s = error[used], np.maximum(sigma[used], 1e-6)
+    return {
+        "auc_evidence": auc(-support * resolution * (1 - generated), error),
+        "auc_sigma": auc(sigma, error),
+        "spearman": float(pd.Series(e).corr(pd.Series(s), method="spearman")),
+        "inside1": float((e <= s).mean()),
+        "inside2": float((e <= 2 * s).mean()),
+    }
 
 
 def auc(score: np.ndarray, error: np.ndarray) -> float:

@@ -42,3 +42,10 @@ class FrontalSettings(BaseModel):
     exposure: float = Field(
         1.0, ge=0, le=1, description="How far the face is brought to normal brightness."
     )
+    error_coefficients: tuple[float, ...] = Field(
+        (1.0,) * 11,
+        min_length=11,
+        max_length=11,
+        description="Of the sources of error in the predicted deviation, in the order of "
+        "`recon3d.frontal.deviation.SOURCES`; learned by benchmarks/deviation.py.",
+    )
