@@ -19,11 +19,7 @@ SOURCES = (
     "floor",
     "noise",
     "shift",
-    "displacement",
-    "depth",
     "lost",
-    "contrast",
-    "light",
     "oblique",
     "moving",
     "filled",
@@ -41,7 +37,6 @@ def error_sources(
     generated: np.ndarray,
     facing: np.ndarray,
     plain: np.ndarray,
-    depth_px: np.ndarray,
 ) -> np.ndarray:
     """Standard deviations that each source of error would cause at coefficient one.
 
@@ -57,24 +52,18 @@ def error_sources(
         Cosine between the surface and the direction to the camera.
     plain : (H, W) in [0, 1]
         Zero on eyes and mouth.
-    depth_px : (H, W)
-        Standard deviation of the surface's position, px of the picture.
 
     Returns
     -------
     (H, W, K) float32, of `SOURCES`
-        ``floor``: one; ``noise``: that of the frames; ``shift``: gradient, for errors of a pixel's
-        place on a fine scale; ``displacement``: gradient of what is left at four pixels' blur, for
-        features drawn beside their place; ``depth``: the same by the surface's uncertainty;
-        ``lost``: gradient by the width of a frame's pixel, for detail that no frame resolved;
-        ``contrast``: local deviation over a feature's width; ``light``: brightness; ``oblique``:
-        brightness where the surface turns away; ``moving``: brightness on eyes and mouth;
-        ``filled``: brightness of what was filled in.
+        ``floor``: one; ``noise``: that of the frames; ``shift``: gradient, for features drawn
+        beside their place; ``lost``: gradient by the width of a frame's pixel, for detail that no
+        frame resolved; ``oblique``: brightness where the surface turns away; ``moving``: brightness
+        on eyes and mouth; ``filled``: brightness of what was filled in.
     """
     luma = raw.astype(np.float32) @ _LUMA
     fine = _gradient(luma, 1.5)
     coarse = _gradient(luma, 4.0)
-    wide = _local_deviation(luma, 10.0)
     pixel = 1 / np.clip(resolution, 0.04, 1)
     # Encoded by a power of about 1/2.2, a relative error of light is so much of the luma.
     tone = luma / 2.2
@@ -82,11 +71,7 @@ def error_sources(
         "floor": np.ones_like(luma),
         "noise": np.clip(noise, 0, 1) * tone,
         "shift": fine,
-        "displacement": 4 * coarse,
-        "depth": coarse * depth_px,
         "lost": coarse * np.minimum(pixel, 12.0),
-        "contrast": wide,
-        "light": 0.1 * luma,
         "oblique": 0.3 * luma * (1 - np.clip(facing, 0, 1)),
         "moving": 0.2 * luma * (1 - np.clip(plain, 0, 1)),
         "filled": 0.2 * luma * generated,
@@ -136,8 +121,3 @@ def _gradient(luma: np.ndarray, sigma: float) -> np.ndarray:
     gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
     # An error of place moves the edge itself: its surroundings share its uncertainty.
     return np.sqrt(cv2.GaussianBlur(gx**2 + gy**2, (0, 0), 1.5 * sigma))
-
-
-def _local_deviation(luma: np.ndarray, sigma: float) -> np.ndarray:
-    mean = cv2.GaussianBlur(luma, (0, 0), sigma)
-    return np.sqrt(cv2.GaussianBlur((luma - mean) ** 2, (0, 0), sigma))

@@ -120,7 +120,7 @@ def render_frontal(
         ],
         axis=-1,
     )
-    sources = _sources(surface, raw, evidence, camera)
+    sources = _sources(surface, raw, evidence)
     sigma = predicted_deviation(sources, settings.error_coefficients)
     share = float((inside * surface["generated"]).sum() / max(inside.sum(), 1e-6))
     report(3, 3)
@@ -150,12 +150,10 @@ def render_frontal(
 def frontal_error_sources(fit: FaceFit, texture: FaceTexture, view: FrontalView) -> np.ndarray:
     """(512, 512, K) maps of `deviation.error_sources` of a neutral frontal view, drawn again."""
     surface = _draw(fit, texture, view.camera, fit.neutral)
-    return _sources(surface, view.raw, view.evidence.astype(np.float32) / 255, view.camera)
+    return _sources(surface, view.raw, view.evidence.astype(np.float32) / 255)
 
 
-def _sources(surface, raw, evidence, camera) -> np.ndarray:
-    seen = surface["covered"] & (surface["depth"] > 0)
-    distance = float(np.median(surface["depth"][seen])) if seen.any() else 1.0
+def _sources(surface, raw, evidence) -> np.ndarray:
     return error_sources(
         raw,
         noise=surface["sigma"] / (surface["colour"].mean(-1) + 0.02),
@@ -163,7 +161,6 @@ def _sources(surface, raw, evidence, camera) -> np.ndarray:
         generated=evidence[..., 2],
         facing=surface["facing"],
         plain=surface["plain"],
-        depth_px=surface["uncertainty"] * float(camera.K[0, 0]) / distance,
     )
 
 
@@ -223,7 +220,6 @@ def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.
         "resolution": average(texel(texture.resolution)),
         "generated": average(texel(texture.generated)).clip(0, 1),
         "sigma": average(texel(texture.sigma)),
-        "uncertainty": average(attribute(fit.uncertainty)),
         "facing": average(normals @ toward.astype(np.float32)),
         "normals": small_normals,
         "face": average(attribute(region)),

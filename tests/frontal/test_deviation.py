@@ -27,15 +27,14 @@ def test_sources_grow_where_they_should():
     raw = np.full((64, 64, 3), 90, np.uint8)
     raw[:, 32:] = 160
     flat = np.ones((64, 64), np.float32)
-    known = dict(noise=0.05 * flat, generated=0 * flat, facing=flat, plain=flat, depth_px=2 * flat)
+    known = dict(noise=0.05 * flat, generated=0 * flat, facing=flat, plain=flat)
     sharp = error_sources(raw, resolution=flat, **known)
     coarse = error_sources(raw, resolution=0.25 * flat, **known)
     assert sharp.shape == (64, 64, len(SOURCES)) and np.isfinite(sharp).all()
     at = SOURCES.index
-    for name in ("shift", "displacement", "depth", "lost"):
+    for name in ("shift", "lost"):
         assert sharp[32, 32, at(name)] > 10 * sharp[32, 4, at(name)]
     assert np.allclose(coarse[32, 32, at("lost")], 4 * sharp[32, 32, at("lost")])
-    assert sharp[32, 50, at("light")] > sharp[32, 10, at("light")]
     for name in ("oblique", "moving", "filled"):
         assert not sharp[..., at(name)].any()
 
@@ -48,6 +47,6 @@ def test_shift_predicts_the_error_of_a_displaced_picture():
     moved = cv2.warpAffine(raw, np.float32([[1, 0, 1], [0, 1, 0.0]]), (128, 128))
     error = np.abs(moved[..., 0].astype(float) - raw[..., 0])[8:-8, 8:-8]
     flat = np.ones((128, 128), np.float32)
-    known = dict(noise=flat, generated=flat, facing=flat, plain=flat, depth_px=flat)
+    known = dict(noise=flat, generated=flat, facing=flat, plain=flat)
     shift = error_sources(raw, resolution=flat, **known)[8:-8, 8:-8, SOURCES.index("shift")]
     assert np.corrcoef(error.ravel(), shift.ravel())[0, 1] > 0.4
