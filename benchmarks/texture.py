@@ -266,9 +266,10 @@ def seams(fit, texture) -> dict[str, float]:
 def measure_speed(case, out: Path, frames: int) -> None:
     """Print seconds and peak memory of texturing alone; in a process of its own."""
     track, fit = fitted(case, out)
-    settings = TexturingSettings(max_views=frames, size=512)
+    # Solved on all 512 x 512 texels, also where the frames are too coarse to fill them.
+    settings = TexturingSettings(max_views=frames, size=512, texels_per_pixel=64)
     # The kernels' compilation is no part of a run.
-    fuse_texture(track, fit, TexturingSettings(max_views=2, size=512))
+    fuse_texture(track, fit, TexturingSettings(max_views=2))
     start = time.perf_counter()
     fuse_texture(track, fit, settings)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -467,7 +468,10 @@ def verdicts(frame: pd.DataFrame, speed: dict) -> list[str]:
         whole = speed["24"]
         ratio = whole["seconds"] / max(speed["12"]["seconds"], 1e-9)
         checks += [
-            (f"24 frames in {whole['seconds']:.1f} s (wanted 25)", whole["seconds"] <= 25),
+            (
+                f"24 frames on 512 x 512 texels in {whole['seconds']:.1f} s (wanted 25)",
+                whole["seconds"] <= 25,
+            ),
             (f"with a peak of {whole['gib']:.2f} GiB (wanted 1.5)", whole["gib"] <= 1.5),
             (f"24 frames take {ratio:.2f} times as long as 12 (wanted 2.2)", ratio <= 2.2),
         ]
