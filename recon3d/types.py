@@ -360,6 +360,9 @@ class FrontalView:
         The best frames themselves, brought into the picture and not fused.
     uncertainty : (512, 512) float32 or None
         The refiner's own standard deviation of ``image``, in units of its 0 to 255 range.
+    sigma : (512, 512) float32 or None
+        Predicted standard deviation of the luma of ``raw``, in units of its 0 to 255 range: what
+        the frames, the fit and the light leave unknown.
     """
 
     image: np.ndarray
@@ -373,6 +376,7 @@ class FrontalView:
     reference: np.ndarray | None = None
     uncertainty: np.ndarray | None = None
     info: dict = field(default_factory=dict)
+    sigma: np.ndarray | None = None
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """The picture: what `np.asarray(view)` and plotting libraries take it for."""

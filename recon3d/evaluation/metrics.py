@@ -277,6 +277,37 @@ def picture_metrics(
     return out
 
 
+def picture_error(
+    image: np.ndarray, truth: PictureTruth, maps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Where a frontal picture is wrong, aligned and matched as `picture_metrics` does.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 sRGB
+    truth : PictureTruth
+    maps : (H, W, C) float32
+        Anything that lies on the picture's pixels, to be carried along.
+
+    Returns
+    -------
+    error : (h, w) float64
+        Of luma, 0 to 255, signed; only pixels of ``truth.mask`` mean something.
+    maps : (h, w, C) float32
+        None instead of both where no face is found.
+    """
+    landmarks = portrait_landmarks(image)
+    if landmarks is None:
+        return None
+    M = eye_alignment(landmarks, truth.landmarks)
+    warped, _ = _aligned(image, landmarks, M, truth.mask.shape)
+    target = truth.image.astype(np.float64)
+    matched = _match_channels(warped.astype(np.float64), target, truth.mask)
+    carried = cv2.warpAffine(np.asarray(maps, np.float32), M, truth.mask.shape[::-1])
+    carried = carried.reshape(*truth.mask.shape, -1)
+    return (matched - target) @ _LUMA, carried
+
+
 def identity_distances(
     image: np.ndarray, truths: Sequence[PictureTruth], describe: FaceDescriptor
 ) -> np.ndarray | None:

@@ -7,10 +7,10 @@ __all__ = ["FrontalSettings", "frontal_camera", "render_frontal"]
 
 def __getattr__(name: str):
     # The rasteriser's compiler is loaded with the first picture, not with the command line.
-    if name == "render_frontal":
-        from recon3d.frontal.view import render_frontal
+    if name in ("render_frontal", "frontal_error_sources"):
+        from recon3d.frontal import view
 
-        return render_frontal
+        return getattr(view, name)
     if name == "frontal_camera":
         from recon3d.frontal.camera import frontal_camera
 

@@ -42,3 +42,10 @@ class FrontalSettings(BaseModel):
     exposure: float = Field(
         1.0, ge=0, le=1, description="How far the face is brought to normal brightness."
     )
+    error_coefficients: tuple[float, ...] = Field(
+        (36.1, 0.222, 11.2, 0.148, 0.00259, 0.335, 2.29e-05),
+        min_length=7,
+        max_length=7,
+        description="Of the sources of error in the predicted deviation, in the order of "
+        "`recon3d.frontal.deviation.SOURCES`; learned by benchmarks/deviation.py.",
+    )

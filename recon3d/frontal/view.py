@@ -11,6 +11,7 @@ import numpy as np
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
 from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
+from recon3d.frontal.deviation import error_sources, predicted_deviation
 from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.settings import FrontalSettings
@@ -119,6 +120,8 @@ def render_frontal(
         ],
         axis=-1,
     )
+    sources = _sources(surface, raw, evidence)
+    sigma = predicted_deviation(sources, settings.error_coefficients)
     share = float((inside * surface["generated"]).sum() / max(inside.sum(), 1e-6))
     report(3, 3)
     return FrontalView(
@@ -133,6 +136,7 @@ def render_frontal(
         camera=camera,
         generated_share=share,
         reference=reference,
+        sigma=sigma,
         info={
             "gains": [round(float(g), 4) for g in gains],
             "surrounding_views": used,
@@ -140,6 +144,23 @@ def render_frontal(
             "turned_deg": round(turn, 2),
             "seconds": round(time.perf_counter() - start, 2),
         },
+    )
+
+
+def frontal_error_sources(fit: FaceFit, texture: FaceTexture, view: FrontalView) -> np.ndarray:
+    """(512, 512, K) maps of `deviation.error_sources` of a neutral frontal view, drawn again."""
+    surface = _draw(fit, texture, view.camera, fit.neutral)
+    return _sources(surface, view.raw, view.evidence.astype(np.float32) / 255)
+
+
+def _sources(surface, raw, evidence) -> np.ndarray:
+    return error_sources(
+        raw,
+        noise=surface["sigma"] / (surface["colour"].mean(-1) + 0.02),
+        resolution=evidence[..., 1],
+        generated=evidence[..., 2],
+        facing=surface["facing"],
+        plain=surface["plain"],
     )
 
 
@@ -198,6 +219,7 @@ def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.
         "support": average(texel(texture.support)),
         "resolution": average(texel(texture.resolution)),
         "generated": average(texel(texture.generated)).clip(0, 1),
+        "sigma": average(texel(texture.sigma)),
         "facing": average(normals @ toward.astype(np.float32)),
         "normals": small_normals,
         "face": average(attribute(region)),

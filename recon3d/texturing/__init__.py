@@ -1,8 +1,8 @@
 """Texture space: unwrapping, multi-frame super-resolution, light removal, evidence."""
 
-from recon3d.texturing.settings import TexturingSettings
+from recon3d.texturing.settings import TexturingSettings, plain_average
 
-__all__ = ["TexturingSettings", "choose_views", "fuse_texture"]
+__all__ = ["TexturingSettings", "choose_views", "fuse_texture", "plain_average"]
 
 
 def __getattr__(name: str):

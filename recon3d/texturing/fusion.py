@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from recon3d.errors import InputError
-from recon3d.geometry import head_angles
+from recon3d.geometry import head_angles, project
 from recon3d.texturing._kernels import add_samples
 from recon3d.texturing._threads import over
 from recon3d.texturing.atlas import Atlas, build_atlas
@@ -100,17 +100,21 @@ def fuse_texture(
     inside = face > 0.02
     albedo, variance, trust = _robust_mean(atlas, samples, shades, light.noise, settings)
     report(len(views) + 2, steps)
+    path = settings.exposure_fraction * motion_px(track, fit, samples)
+    psfs = [gaussian_psf(settings.blur_px, tuple(p)) for p in np.clip(path, -8, 8)]
     moved = [0.0] * len(samples)
     solution: dict = {}
     if len(samples) > 1 and settings.registration_rounds > 0:
         for _ in range(settings.registration_rounds):
-            moved = _register_all(samples, shades, albedo, inside, texel_mm, settings)
+            moved = _register_all(samples, shades, albedo, inside, texel_mm, settings, psfs)
             albedo, variance, trust = _robust_mean(
                 atlas, samples, shades, light.noise, settings, albedo
             )
     report(2 * len(views) + 2, steps)
     if settings.solve:
-        solved, solution = _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings)
+        solved, solution = _solve(
+            atlas, samples, shades, albedo, inside, trust, texel_mm, settings, psfs
+        )
         share = np.clip((face[:, None] - 0.02) / 0.2, 0, 1)
         albedo = albedo + share * (solved - albedo)
     evidence = _evidence(atlas, samples, texel_mm, trust)
@@ -243,12 +247,41 @@ def _robust_mean(atlas, samples, shades, noise, settings, start=None):
     return mean, square / total, trust
 
 
-def _register_all(samples, shades, albedo, inside, texel_mm, settings) -> list[float]:
-    psf = gaussian_psf(settings.blur_px)
+def motion_px(track: FaceTrack, fit: FaceFit, samples) -> np.ndarray:
+    """How far the face moves from one frame to the next at each view, px of the samples' pictures.
 
+    From the fitted poses of the views around; zero where there are none close enough in time.
+
+    Returns
+    -------
+    (N, 2)
+    """
+    region = np.asarray(fit.model.regions.get("face", np.ones(fit.model.n_vertices)))
+    centre = np.average(fit.neutral, axis=0, weights=np.maximum(region, 1e-6))
+    at = np.array([project(centre[None], *pose)[0] for pose in zip(fit.K, fit.R, fit.t)])
+    out = np.zeros((len(samples), 2))
+    for k, s in enumerate(samples):
+        here = track.views[s.view]
+        near = [
+            i
+            for i in (s.view - 1, s.view, s.view + 1)
+            if 0 <= i < len(track.views)
+            and track.views[i].source == here.source
+            and abs(track.views[i].frame_index - here.frame_index) <= 2
+            and np.isfinite(at[i]).all()
+            and fit.view_weight[i] > 0
+        ]
+        frames = track.views[near[-1]].frame_index - track.views[near[0]].frame_index if near else 0
+        if frames > 0:
+            shrink = fit.t[s.view, 2] / fit.K[s.view, 0, 0] / s.pixel_mm
+            out[k] = (at[near[-1]] - at[near[0]]) / frames * shrink
+    return out
+
+
+def _register_all(samples, shades, albedo, inside, texel_mm, settings, psfs) -> list[float]:
     def align(k):
         s = samples[k]
-        operator = build_operator(s, shades[k], texel_mm, psf, inside[s.index])
+        operator = build_operator(s, shades[k], texel_mm, psfs[k], inside[s.index])
         field = register(
             operator,
             albedo,
@@ -267,14 +300,13 @@ def _register_all(samples, shades, albedo, inside, texel_mm, settings) -> list[f
     return over(align, range(len(samples)))
 
 
-def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings):
+def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings, psfs):
     worth = np.array([t * s.weight.sum() for s, t in zip(samples, trust)])
     chosen = np.sort(np.argsort(-worth, kind="stable")[: settings.solve_views])
-    psf = gaussian_psf(settings.blur_px)
 
     def build(k):
         s = samples[k]
-        operator = build_operator(s, shades[k], texel_mm, psf, inside[s.index])
+        operator = build_operator(s, shades[k], texel_mm, psfs[k], inside[s.index])
         operator.belief *= trust[k]
         return operator
 

@@ -89,6 +89,13 @@ class TexturingSettings(BaseModel):
         gt=0,
         description="Standard deviation of the camera's blur beyond the pixel's own area, px.",
     )
+    exposure_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the time between frames that the shutter is open: the face's own "
+        "path over it is part of the blur.",
+    )
     regularisation: float = Field(
         1.0,
         gt=0,
@@ -98,3 +105,13 @@ class TexturingSettings(BaseModel):
     iterations: int = Field(8, ge=1, description="Conjugate gradient steps a reweighting.")
     reweightings: int = Field(2, ge=1, description="Rounds of robust and edge weights.")
     fill: bool = Field(True, description="Complete what was not seen, mirrored first.")
+
+
+def plain_average(settings: TexturingSettings | None = None) -> TexturingSettings:
+    """Settings with which texturing is a weighted average of warped frames and nothing more.
+
+    The same views, light and weights by angle and expression, but no solution, no registration
+    and no robust weights: the baseline that super-resolution has to beat.
+    """
+    changes = {"solve": False, "registration_rounds": 0, "robust": 1e6}
+    return (settings or TexturingSettings()).model_copy(update=changes)

@@ -1,6 +1,7 @@
 """Texture fusion against an ellipsoid head whose skin is known."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from head_scene import make_model, make_scene, make_skin, relative_error
 
 from recon3d.errors import InputError
-from recon3d.texturing import TexturingSettings, fuse_texture
+from recon3d.texturing import TexturingSettings, fuse_texture, plain_average
 from recon3d.texturing.atlas import build_atlas
 from recon3d.texturing.filling import bleed, membrane
 from recon3d.texturing.superresolution import build_operator, gaussian_psf
@@ -252,3 +253,26 @@ def test_a_side_seen_far_better_outweighs_its_mirror_image():
     left = atlas.interpolate((load_model("recon3d").mean[:, 0] > 0).astype(np.float64)) > 0.5
     share = outweighed(atlas, np.where(left, 1.0, 0.02))
     assert np.median(share[paired & ~left]) < 0.05 and np.median(share[left]) > 0.99
+
+
+def test_plain_average_is_the_mean_of_frames_and_the_solution_beats_it():
+    track, fit, skin = make_scene(SWEEP, noise=0.004, face_px=24)
+    mean = fuse_texture(track, fit, plain_average(SMALL))
+    solved = fuse_texture(track, fit, SMALL)
+    assert mean.info["solution_noise"] == [] and set(mean.info["flow_px"]) == {0.0}
+    mask = front_of(mean)
+    assert relative_error(solved, skin, mask) < 0.9 * relative_error(mean, skin, mask)
+
+
+def test_motion_is_that_of_the_projected_face():
+    track, fit, _ = make_scene(SWEEP)
+    t = fit.t.copy()
+    # 9 mm a frame to the right at 1500 mm.
+    t[:, :2] = [[9.0 * i, 0.0] for i in range(len(t))]
+    fit = dataclasses.replace(fit, t=t, R=np.repeat(fit.R[:1], len(t), 0))
+    from recon3d.texturing.fusion import motion_px
+
+    samples = [SimpleNamespace(view=i, pixel_mm=t[i, 2] / fit.K[i, 0, 0]) for i in range(len(t))]
+    motion = motion_px(track, fit, samples)
+    np.testing.assert_allclose(motion[:, 0], 9.0 * fit.K[0, 0, 0] / 1500.0, rtol=0.1)
+    np.testing.assert_allclose(motion[:, 1], 0, atol=1e-6)

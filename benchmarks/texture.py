@@ -1,0 +1,485 @@
+"""The texture: frames against quality, solver against averaging, evidence against error.
+
+    python benchmarks/texture.py --data ../shared/data/bench [--ict ICT.npz] [--out DIR]
+
+Every clip of the benchmark is tracked and fitted once; its frontal picture, before the refiner, is
+then drawn from 1 to 32 frames, from a plain weighted average of the same frames, and once more by
+both with true shape, cameras and expressions handed in (``--ict``: ICT-FaceKit as
+``recon3d model import`` leaves it). What is done is kept in --out by clip and variant, under the
+settings that made it: after a change of code start with an empty folder. ``--only`` limits a call
+to some variants, ``--cases`` to some clips; the section is written from all that there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GLOG_minloglevel", "3")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from results import PAGE, machine, markdown_table, write_section  # noqa: E402
+from truth import true_fit  # noqa: E402
+
+from recon3d.evaluation import load_descriptor, read_benchmark  # noqa: E402
+from recon3d.evaluation.metrics import picture_error, picture_metrics  # noqa: E402
+from recon3d.fitting import FittingSettings, fit_track  # noqa: E402
+from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal  # noqa: E402
+from recon3d.frontal.deviation import predicted_deviation  # noqa: E402
+from recon3d.media import iterate_frames, open_inputs  # noqa: E402
+from recon3d.morphable import load_model  # noqa: E402
+from recon3d.progress import Reporter  # noqa: E402
+from recon3d.state import load_state, save_state  # noqa: E402
+from recon3d.texturing import TexturingSettings, fuse_texture, plain_average  # noqa: E402
+from recon3d.tracking import track_faces  # noqa: E402
+
+COUNTS = (1, 2, 4, 8, 16, 32)
+SMALL = ("tiny28", "warm40", "cold40")
+FULL = f"frames{COUNTS[-1]}"
+# The most telling first: a call that is cut short has them for more clips.
+VARIANTS = (FULL, "average", "frames1", "true", "true average") + tuple(
+    f"frames{n}" for n in COUNTS[1:-1]
+)
+IDENTITY_OF_TRUE_AVERAGE = 0.398
+"""Once measured with everything true handed in and the frames averaged."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the benchmark folder")
+    parser.add_argument("--ict", type=Path, help="ICT-FaceKit; without it true variants are left")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "texture")
+    parser.add_argument("--only", nargs="*", default=VARIANTS, help="variants")
+    parser.add_argument("--cases", nargs="*", help="only cases whose name contains one of these")
+    parser.add_argument("--speed", type=int, metavar="FRAMES", help=argparse.SUPPRESS)
+    parser.add_argument("--no-speed", action="store_true", help="leave time and memory out")
+    parser.add_argument("--no-page", action="store_true", help="leave docs/RESULTS.md alone")
+    a = parser.parse_args()
+    benchmark = read_benchmark(a.data)
+    if a.speed:
+        measure_speed(benchmark.cases[0], a.out, a.speed)
+        return
+    reporter = Reporter()
+    wanted = [v for v in VARIANTS if v in a.only and (a.ict or not v.startswith("true"))]
+    cases = [c for c in benchmark.cases if not a.cases or any(text in c.name for text in a.cases)]
+    describe = load_descriptor()
+    ict = load_model(a.ict) if a.ict and any(v.startswith("true") for v in wanted) else None
+    with reporter.stage("texture") as move:
+        jobs = [(case, variant) for variant in wanted for case in cases]
+        for done, (case, variant) in enumerate(jobs):
+            measure(case, benchmark.subjects[case.subject], variant, a.out, describe, ict)
+            move(done + 1, len(jobs))
+    kept = a.out / "speed.json"
+    if not a.no_speed:
+        kept.write_text(json.dumps(timings(a)), encoding="utf-8")
+    # What was measured before stands when it is not asked for again.
+    speed = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    rows = []
+    for case in benchmark.cases:
+        for variant in VARIANTS:
+            found = read_row(a.out, case.name, variant)
+            if found is not None:
+                if variant == FULL:
+                    found |= evidence_scores(a.out / "errors" / f"{case.name}.npz")
+                rows.append({"case": case.name, "condition": case.condition} | found)
+    frame = pd.DataFrame(rows)
+    frame.to_csv(a.out / "cases.csv", index=False)
+    text = report(frame, speed)
+    print(text)
+    if not a.no_page:
+        write_section("texture", text, PAGE)
+        print(f"wrote {PAGE}")
+
+
+def settings_of(variant: str) -> TexturingSettings:
+    if variant.startswith("frames"):
+        return TexturingSettings(max_views=int(variant.removeprefix("frames")))
+    base = TexturingSettings(max_views=COUNTS[-1])
+    return plain_average(base) if variant.endswith("average") else base
+
+
+def key_of(variant: str) -> str:
+    text = settings_of(variant).model_dump_json() + variant
+    text += FrontalSettings().model_dump_json(exclude={"error_coefficients"})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_row(out: Path, case: str, variant: str) -> dict | None:
+    path = out / "rows" / f"{case}_{variant.replace(' ', '_')}.json"
+    if not path.exists():
+        return None
+    row = json.loads(path.read_text(encoding="utf-8"))
+    return row if row.pop("key") == key_of(variant) else None
+
+
+@functools.cache
+def own_model(name: str = "recon3d"):
+    return load_model(name)
+
+
+def fitted(case, out: Path):
+    """Track and fit of a clip, made once."""
+    path, key = out / "fits" / f"{case.name}.npz", FittingSettings().model_dump_json()
+    kept = load_state(path, key, own_model)
+    if kept is None:
+        track = track_faces(iterate_frames(open_inputs([str(case.clip)]))).tracks[0]
+        kept = (track, fit_track(track, own_model(), FittingSettings()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_state(path, kept, key)
+    return kept
+
+
+def measure(case, subject, variant: str, out: Path, describe, ict) -> None:
+    """One line of the table, unless it is there."""
+    if read_row(out, case.name, variant) is not None:
+        return
+    track, fit = fitted(case, out)
+    if variant.startswith("true"):
+        fit = true_fit(case, subject, track, ict)
+    start = time.perf_counter()
+    texture = fuse_texture(track, fit, settings_of(variant))
+    seconds = time.perf_counter() - start
+    view = render_frontal(track, fit, texture, FrontalSettings())
+    scores = picture_metrics(view.raw, subject.picture, describe) or {}
+    row = {"key": key_of(variant), "variant": variant, "seconds": seconds} | scores
+    if variant == FULL:
+        row |= seams(fit, texture)
+        keep_errors(out / "errors" / f"{case.name}.npz", fit, texture, view, subject.picture)
+    name = f"{case.name}_{variant.replace(' ', '_')}"
+    for folder in ("views", "rows"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(out / "views" / f"{name}.png"), view.raw[..., ::-1])
+    cv2.imwrite(str(out / "views" / f"{name}_evidence.png"), view.evidence[..., ::-1])
+    path = out / "rows" / f"{name}.json"
+    path.write_text(json.dumps(row, indent=1, default=float), encoding="utf-8")
+
+
+def keep_errors(path: Path, fit, texture, view, truth) -> None:
+    """Error of luma at the pixels that are scored, and what is known about each.
+
+    Kept apart from the scores so that coefficients can change without the pictures.
+    """
+    sources = frontal_error_sources(fit, texture, view)
+    maps = np.dstack([view.evidence.astype(np.float32) / 255, view.face_mask, sources])
+    found = picture_error(view.raw, truth, maps)
+    if found is None:
+        return
+    error, maps = found
+    drawn = truth.mask & (maps[..., 3] > 0.99)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path,
+        error=error[drawn].astype(np.float32),
+        evidence=maps[drawn][:, :3].astype(np.float16),
+        sources=maps[drawn][:, 4:].astype(np.float32),
+    )
+
+
+def evidence_scores(path: Path) -> dict[str, float]:
+    """How well evidence and the predicted deviation say where the picture is wrong.
+
+    Errors are those of luma at the picture's pixels that are inside the truth's mask, for the
+    deviation those of them that were observed rather than filled.
+    """
+    if not path.exists():
+        return {}
+    with np.load(path) as z:
+        error, evidence, sources = (
+            np.abs(z["error"]),
+            z["evidence"].astype(np.float32),
+            z["sources"],
+        )
+    support, resolution, generated = evidence.T
+    sigma = predicted_deviation(sources, FrontalSettings().error_coefficients)
+    used = generated < 0.5
+    e, s = error[used], np.maximum(sigma[used], 1e-6)
+    return {
+        "auc_evidence": auc(-support * resolution * (1 - generated), error),
+        "auc_sigma": auc(sigma, error),
+        "spearman": float(pd.Series(e).corr(pd.Series(s), method="spearman")),
+        "inside1": float((e <= s).mean()),
+        "inside2": float((e <= 2 * s).mean()),
+    }
+
+
+def auc(score: np.ndarray, error: np.ndarray) -> float:
+    """Area under the curve with which a score picks out the worst fifth."""
+    worst = error >= np.quantile(error, 0.8)
+    ranks = pd.Series(score).rank().to_numpy()
+    n, m = worst.sum(), (~worst).sum()
+    return float((ranks[worst].sum() - n * (n + 1) / 2) / max(n * m, 1))
+
+
+def seams(fit, texture) -> dict[str, float]:
+    """Gradient of log albedo across borders relative to that inside, from triangle to triangle.
+
+    Borders of charts are edges of the mesh that lie at two places of the texture; the border of
+    what was seen is where ``generated`` passes one half.
+    """
+    model = fit.model
+    edges = np.sort(model.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    owner = np.repeat(np.arange(len(model.triangles)), 3)
+    key = edges[:, 0] * model.n_vertices + edges[:, 1]
+    order = np.argsort(key, kind="stable")
+    same = key[order][1:] == key[order][:-1]
+    a, b = owner[order[:-1][same]], owner[order[1:][same]]
+    face = model.regions.get("face", np.ones(model.n_vertices))[model.triangles].min(1)
+    pick = (face[a] > 0.5) & (face[b] > 0.5)
+    a, b = a[pick], b[pick]
+    shared = [len(set(model.triangles_uv[i]) & set(model.triangles_uv[j])) for i, j in zip(a, b)]
+    border = np.array(shared) < 2
+    at = model.uv[model.triangles_uv].mean(1)
+    side = len(texture.albedo)
+    x = (at[:, 0] * side - 0.5).astype(np.float32)[None]
+    y = ((1 - at[:, 1]) * side - 0.5).astype(np.float32)[None]
+    log = np.log(texture.albedo + 0.01).mean(-1).astype(np.float32)
+    value = cv2.remap(log, x, y, cv2.INTER_LINEAR)[0]
+    generated = cv2.remap(texture.generated, x, y, cv2.INTER_LINEAR)[0]
+    centre = fit.neutral[model.triangles].mean(1)
+    apart = np.maximum(np.linalg.norm(centre[a] - centre[b], axis=1), 1e-3)
+    gradient = np.abs(value[a] - value[b]) / apart
+    filled = (generated[a] - 0.5) * (generated[b] - 0.5) < 0
+    inside = max(float(gradient[~border & ~filled].mean()), 1e-9)
+
+    def ratio(mask):
+        return float(gradient[mask].mean() / inside) if mask.sum() >= 10 else float("nan")
+
+    return {"seam_charts": ratio(border), "seam_filled": ratio(filled & ~border)}
+
+
+def measure_speed(case, out: Path, frames: int) -> None:
+    """Print seconds and peak memory of texturing alone; in a process of its own."""
+    track, fit = fitted(case, out)
+    # Solved on all 512 x 512 texels, also where the frames are too coarse to fill them.
+    settings = TexturingSettings(max_views=frames, size=512, texels_per_pixel=64)
+    # The kernels' compilation is no part of a run.
+    fuse_texture(track, fit, TexturingSettings(max_views=2))
+    start = time.perf_counter()
+    fuse_texture(track, fit, settings)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"seconds": time.perf_counter() - start, "gib": peak}))
+
+
+def timings(a) -> dict[str, dict]:
+    """Texturing of the first clip from 6, 12 and 24 frames."""
+    out = {}
+    for frames in (6, 12, 24):
+        command = [sys.executable, __file__, "--data", str(a.data), "--out", str(a.out)]
+        done = subprocess.run(
+            [*command, "--speed", str(frames)], capture_output=True, text=True, check=True
+        )
+        out[str(frames)] = json.loads(done.stdout.strip().splitlines()[-1])
+    return out
+
+
+def report(frame: pd.DataFrame, speed: dict) -> str:
+    """The section of docs/RESULTS.md."""
+    counts = frame.groupby("variant")["case"].nunique()
+    parts = [
+        "## The texture",
+        "```\npython benchmarks/texture.py --data ../shared/data/bench --ict ict-facekit.npz\n```",
+        f"Machine: {machine()}. Frontal pictures before the refiner, scored as the benchmark "
+        "does: PSNR in dB, identity as the distance of dlib's descriptors to that of the truth "
+        "(less is better). Cases measured: "
+        + ", ".join(f"{v} {counts[v]}" for v in VARIANTS if v in counts)
+        + ".",
+        "A mean is over the cases that were measured, which differ where the counts do.",
+        "PSNR and identity by number of frames:",
+        curve_table(frame),
+        "Solver against plain averaging of the same frames, with the fit of the clip and with true "
+        "shape, cameras and expressions:",
+        solver_table(frame),
+        "Evidence and predicted deviation against the error of luma, pixels of the frontal view "
+        "inside the truth's mask (deviation: of observed pixels):",
+        evidence_table(frame),
+        "\n".join(verdicts(frame, speed)),
+    ]
+    return "\n\n".join(p for p in parts if p)
+
+
+def means(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Conditions and "all" by variant, over cases that have the variant."""
+    if key not in frame:
+        return pd.DataFrame()
+    table = frame.pivot_table(index="condition", columns="variant", values=key)
+    table.loc["all"] = frame.groupby("variant")[key].mean()
+    return table
+
+
+def cell(table: pd.DataFrame, row: str, column: str, digits: int) -> str:
+    if row not in table.index or column not in table.columns:
+        return "-"
+    value = table.loc[row, column]
+    return "-" if not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def curve_table(frame: pd.DataFrame) -> str:
+    psnr, identity = means(frame, "psnr"), means(frame, "id_dist")
+    rows = [
+        [row]
+        + [
+            f"{cell(psnr, row, f'frames{n}', 2)} / {cell(identity, row, f'frames{n}', 3)}"
+            for n in COUNTS
+        ]
+        for row in psnr.index
+    ]
+    return markdown_table(["", *map(str, COUNTS)], rows)
+
+
+def solver_table(frame: pd.DataFrame) -> str:
+    psnr, identity = means(frame, "psnr"), means(frame, "id_dist")
+    variants = ("average", FULL, "true average", "true")
+    headings = ["", "average", "solver", "true, average", "true, solver"]
+    rows = [
+        [row, *(f"{cell(psnr, row, v, 2)} / {cell(identity, row, v, 3)}" for v in variants)]
+        for row in psnr.index
+    ]
+    return markdown_table(headings, rows)
+
+
+EVIDENCE = (
+    ("spearman", "Spearman", 2),
+    ("inside1", "inside 1 sigma", 2),
+    ("inside2", "inside 2 sigma", 2),
+    ("auc_sigma", "AUC of sigma", 2),
+    ("auc_evidence", "AUC of evidence.png", 2),
+)
+
+
+def evidence_table(frame: pd.DataFrame) -> str:
+    part = frame[frame["variant"] == FULL]
+    used = [(k, t, d) for k, t, d in EVIDENCE if k in part]
+    if part.empty or not used:
+        return ""
+    table = part.groupby("condition")[[k for k, _, _ in used]].mean()
+    table.loc["all"] = part[[k for k, _, _ in used]].mean()
+    rows = [[name, *(f"{row[k]:.{d}f}" for k, _, d in used)] for name, row in table.iterrows()]
+    return markdown_table(["", *(t for _, t, _ in used)], rows)
+
+
+def verdicts(frame: pd.DataFrame, speed: dict) -> list[str]:
+    """What is wanted, what was got."""
+    checks: list[tuple[str, bool]] = []
+    psnr, identity = means(frame, "psnr"), means(frame, "id_dist")
+
+    def gain(better: str, worse: str, row: str) -> float:
+        both = frame[frame["variant"].isin([better, worse])]
+        both = both if row == "all" else both[both["condition"] == row]
+        table = both.pivot_table(index="case", columns="variant", values="psnr").dropna()
+        return float((table[better] - table[worse]).mean()) if len(table.columns) == 2 else np.nan
+
+    cases = frame["case"].nunique()
+    done = frame.groupby("variant")["case"].nunique()
+    counts = [n for n in COUNTS if done.get(f"frames{n}", 0) == cases]
+    curve = [f"frames{n}" for n in counts]
+    if len(curve) > 2:
+        whole = frame[frame["variant"].isin(curve)]
+        complete = whole.pivot_table(index="case", columns="variant", values="psnr").dropna()
+        whole = whole[whole["case"].isin(complete.index)].groupby("variant")
+        steps = np.diff(whole["psnr"].mean()[curve])
+        turns = np.diff(whole["id_dist"].mean()[curve])
+        checks.append(
+            (
+                f"with frames, PSNR falls by at most {max(-steps.min(), 0):.2f} dB from one "
+                f"count to the next (wanted at most 0.1) and identity distance rises by at most "
+                f"{max(turns.max(), 0):.3f} (wanted at most 0.01); counts measured on all cases: "
+                + ", ".join(map(str, counts)),
+                len(counts) == len(COUNTS) and steps.min() >= -0.1 and turns.max() <= 0.01,
+            )
+        )
+    if "frames1" in psnr and FULL in psnr:
+        for row in SMALL:
+            value = gain(FULL, "frames1", row)
+            checks.append(
+                (f"{row}: 32 frames over one {value:+.2f} dB (wanted at least +2)", value >= 2)
+            )
+    if "average" in psnr and FULL in psnr:
+        value = gain(FULL, "average", "all")
+        checks.append((f"solver over averaging {value:+.2f} dB (wanted at least +1.0)", value >= 1))
+        by = {row: gain(FULL, "average", row) for row in psnr.index if row != "all"}
+        worst = min(by, key=by.get)
+        checks.append(
+            (
+                f"worst condition of it: {worst}, {by[worst]:+.2f} dB (wanted not below 0)",
+                by[worst] >= 0,
+            )
+        )
+    if "true" in psnr and "true average" in psnr:
+        for row in ("tiny28", "blur56"):
+            value = gain("true", "true average", row)
+            if np.isfinite(value):
+                text = f"true geometry, {row}: solver over averaging {value:+.2f} dB"
+                checks.append((f"{text} (wanted at least +2)", value >= 2))
+        # A mean over some conditions says nothing beside one over all.
+        count = frame[frame["variant"] == "true"]["case"].nunique()
+        if count == frame["case"].nunique():
+            value = identity.loc["all", "true"]
+            checks.append(
+                (
+                    f"true geometry: identity {value:.3f} (plain averaging once had "
+                    f"{IDENTITY_OF_TRUE_AVERAGE}; wanted less)",
+                    value < IDENTITY_OF_TRUE_AVERAGE,
+                )
+            )
+    part = frame[frame["variant"] == FULL]
+    if "spearman" in part:
+        rank, one, two = (part[k].mean() for k in ("spearman", "inside1", "inside2"))
+        checks += [
+            (f"Spearman of predicted and actual error {rank:.2f} (wanted 0.5)", rank >= 0.5),
+            (
+                f"inside one predicted sigma {100 * one:.0f} % (wanted 58 to 78)",
+                abs(one - 0.68) <= 0.1,
+            ),
+            (
+                f"inside two {100 * two:.0f} % (wanted 85 to 100)",
+                abs(two - 0.95) <= 0.1,
+            ),
+        ]
+    if "auc_evidence" in part:
+        value = part["auc_evidence"].mean()
+        also = f"; sigma itself {part['auc_sigma'].mean():.2f}" if "auc_sigma" in part else ""
+        text = f"evidence.png picks out the worst fifth with an AUC of {value:.2f}"
+        checks.append((f"{text} (wanted 0.75{also})", value >= 0.75))
+    for key, text in (("seam_charts", "chart borders"), ("seam_filled", "the border of the seen")):
+        if key in part and part[key].notna().any():
+            value = part[key].mean()
+            checks.append(
+                (f"gradient across {text} {value:.2f} of that inside (wanted 1.5)", value <= 1.5)
+            )
+        elif key in part:
+            checks.append((f"gradient across {text}: the face has none", True))
+    if speed:
+        whole = speed["24"]
+        ratio = whole["seconds"] / max(speed["12"]["seconds"], 1e-9)
+        checks += [
+            (
+                f"24 frames on 512 x 512 texels in {whole['seconds']:.1f} s (wanted 25)",
+                whole["seconds"] <= 25,
+            ),
+            (f"with a peak of {whole['gib']:.2f} GiB (wanted 1.5)", whole["gib"] <= 1.5),
+            (f"24 frames take {ratio:.2f} times as long as 12 (wanted 2.2)", ratio <= 2.2),
+        ]
+    if FULL in identity:
+        value = identity.loc["all", FULL]
+        checks.append((f"identity overall {value:.3f} (wanted 0.38)", value <= 0.38))
+    return [f"- {text}: {'reached' if ok else '**missed**'}" for text, ok in checks]
+
+
+if __name__ == "__main__":
+    main()
