@@ -170,9 +170,10 @@ def write_track(
         "fit.npz": fit_archive(reconstruction),
         "metrics.json": dump_json(track_metrics(reconstruction), indent=1).encode(),
     }
-    if frontal.uncertainty is not None:
-        deviation = np.clip(np.round(frontal.uncertainty), 0, 255).astype(np.uint8)
-        contents["frontal_uncertainty.png"] = encode_png(deviation, text(share))
+    for name, sigma in (("frontal", frontal.uncertainty), ("frontal_raw", frontal.sigma)):
+        if sigma is not None:
+            deviation = np.clip(np.round(sigma), 0, 255).astype(np.uint8)
+            contents[f"{name}_uncertainty.png"] = encode_png(deviation, text(share))
     for i in best_views(track, fit.view_weight):
         view = track.views[i]
         name, plain = view_name(view), text(0.0, VIEW_NOTICE)
