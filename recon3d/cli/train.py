@@ -30,6 +30,7 @@ def refiner(
     ),
     model: str = typer.Option("recon3d", help="Face model: a name or a path."),
     pairs_only: bool = typer.Option(False, "--pairs-only", help="Simulate pairs and stop."),
+    start: Path = typer.Option(None, help="Weights of an earlier refiner to begin with."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
     threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
 ) -> None:
@@ -90,17 +91,33 @@ def refiner(
             resume=resume,
             note=reporter.line,
             embed=_embedder(),
+            describer=_describer(settings, reporter.line),
+            start=start,
             progress=move,
         )
     typer.echo(f"weights: {out / 'refiner.safetensors'}; try them with recon3d run --refiner")
 
 
 def _embedder():
-    """The face embedder where one is installed: it watches, nothing is trained on it."""
+    """The face embedder that watches at validation, where one is installed."""
     from recon3d.errors import BackendUnavailable
     from recon3d.recognition import load_embedder
 
     try:
         return load_embedder()
     except BackendUnavailable:
+        return None
+
+
+def _describer(settings, note):
+    """The network of the identity loss, where its weights are installed."""
+    from recon3d.errors import BackendUnavailable
+    from recon3d.recognition.differentiable import DlibNetwork
+
+    if settings.identity + settings.likeness == 0:
+        return None
+    try:
+        return DlibNetwork()
+    except BackendUnavailable as error:
+        note(f"training without an identity loss: {error}")
         return None

@@ -61,7 +61,7 @@ class DlibEmbedder:
             raise BackendUnavailable(missing)
         import dlib
 
-        path = self._weights()
+        path = self.weights_path()
         self._dlib = dlib
         try:
             self._network = dlib.face_recognition_model_v1(str(path))
@@ -76,7 +76,7 @@ class DlibEmbedder:
         mend = "pip install 'recon3d[recognition]'"
         if importlib.util.find_spec("dlib") is None:
             return f"face recognition needs dlib: {mend}"
-        if cls._weights() is None:
+        if cls.weights_path() is None:
             return f"face recognition needs the weights of face_recognition_models: {mend}"
         return None
 
@@ -118,7 +118,7 @@ class DlibEmbedder:
             return np.array(self._network.compute_face_descriptor(image, shape, 0, 0.25))
 
     @classmethod
-    def _weights(cls) -> Path | None:
+    def weights_path(cls) -> Path | None:
         try:
             files = importlib.metadata.files("face_recognition_models") or ()
         except importlib.metadata.PackageNotFoundError:

@@ -52,6 +52,51 @@ def structure(a: Tensor, b: Tensor, weight: Tensor, sigma: float = 1.5) -> Tenso
     return ((1 - similarity) * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
+def bands(a: Tensor, b: Tensor, weight: Tensor, levels: int = 4) -> Tensor:
+    """Difference of the bands of a Laplacian pyramid [1]_, each relative to its strength.
+
+    Coarse bands hold little of a pixel loss and much of who somebody is. The finest is left to the
+    gradients and the critics.
+
+    Parameters
+    ----------
+    a, b : (N, C, H, W); weight : (N, 1, H, W)
+        Sides divisible by 2 to the number of levels.
+
+    References
+    ----------
+    .. [1] P. J. Burt, E. H. Adelson, The Laplacian pyramid as a compact image code, IEEE
+       Transactions on Communications 31(4), 1983.
+    """
+    parts = []
+    for level in range(levels):
+        coarse_a, coarse_b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+        if level:
+            band_a, band_b = (
+                x - F.interpolate(y, scale_factor=2, mode="bilinear")
+                for x, y in ((a, coarse_a), (b, coarse_b))
+            )
+            size = (band_b.abs() * weight).sum() + 1e-6
+            parts.append(((band_a - band_b).abs() * weight).sum() / size)
+        a, b, weight = coarse_a, coarse_b, F.avg_pool2d(weight, 2)
+    return torch.stack(parts).mean()
+
+
+def structure_of_scales(a: Tensor, b: Tensor, weight: Tensor, levels: int = 3) -> Tensor:
+    """`structure` at full size, at half of it, and so on; the mean [1]_.
+
+    References
+    ----------
+    .. [1] Z. Wang, E. P. Simoncelli, A. C. Bovik, Multiscale structural similarity for image
+       quality assessment, Asilomar Conference on Signals, Systems and Computers, 2003.
+    """
+    parts = []
+    for _ in range(levels):
+        parts.append(structure(a, b, weight))
+        a, b, weight = (F.avg_pool2d(x, 2) for x in (a, b, weight))
+    return torch.stack(parts).mean()
+
+
 def likelihood(error: Tensor, log_variance: Tensor) -> Tensor:
     """Negative log-likelihood of errors under the predicted variance [1]_.
 
@@ -111,3 +156,20 @@ def r1_penalty(verdicts: list[list[Tensor]], picture: Tensor) -> Tensor:
     total = sum(v[-1].float().mean((1, 2, 3)).sum() for v in verdicts)
     (gradient,) = torch.autograd.grad(total, picture, create_graph=True)
     return (gradient**2).sum((1, 2, 3)).mean()
+
+
+def other_person(real: list[Tensor], made: list[Tensor]) -> Tensor:
+    """Mean distance of face descriptors [1]_.
+
+    Parameters
+    ----------
+    real, made : list of Tensor
+        What a face descriptor's network finds in the two pictures; the (N, D) descriptors last.
+
+    References
+    ----------
+    .. [1] R. Huang, S. Zhang, T. Li, R. He, Beyond face rotation: global and local perception GAN
+       for photorealistic and identity preserving frontal view synthesis, ICCV 2017.
+    """
+    difference = real[-1].detach().float() - made[-1].float()
+    return torch.sqrt((difference**2).sum(1) + 1e-6).mean()

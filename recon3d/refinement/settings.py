@@ -79,8 +79,21 @@ class TrainingSettings(BaseModel):
     )
     adversarial: float = Field(0.003, ge=0, description="Weight of the adversarial loss.")
     matching: float = Field(0.5, ge=0, description="Weight of feature matching.")
-    gradient: float = Field(0.5, ge=0, description="Weight of the loss on picture gradients.")
-    structure: float = Field(0.15, ge=0, description="Weight of the structural similarity loss.")
+    pixel: float = Field(0.3, ge=0, description="Weight of the absolute difference of pixels.")
+    bands: float = Field(0.2, ge=0, description="Weight of the loss on bands of frequency.")
+    gradient: float = Field(0.25, ge=0, description="Weight of the loss on picture gradients.")
+    structure: float = Field(
+        0.2, ge=0, description="Weight of the structural similarity loss, over three scales."
+    )
+    identity: float = Field(
+        0.1,
+        ge=0,
+        description="Weight of the distance of face descriptors, where a descriptor's network is "
+        "at hand; 0 trains without.",
+    )
+    likeness: float = Field(
+        0.1, ge=0, description="Weight of the difference of that network's inner features."
+    )
     likelihood: float = Field(0.02, ge=0, description="Weight of the uncertainty's likelihood.")
     r1: float = Field(2.0, ge=0, description="Gradient penalty of the discriminators.")
     r1_every: int = Field(16, ge=1, description="Steps from one penalty to the next.")

@@ -18,7 +18,8 @@ from recon3d.refinement import losses
 from recon3d.refinement.conditioning import CHANNELS, MOUTH, WORKING, as_tensor
 from recon3d.refinement.networks import Discriminators, Generator
 from recon3d.refinement.settings import TrainingSettings
-from recon3d.refinement.weights import save_generator
+from recon3d.refinement.weights import load_generator, save_generator
+from recon3d.tracking.topology import MIRROR
 
 _EYES = (33, 133), (362, 263)
 _FREE = {
@@ -32,12 +33,32 @@ _FREE = {
     "adversarial_from",
     "adversarial",
     "matching",
+    "pixel",
+    "bands",
     "gradient",
     "structure",
     "likelihood",
+    "identity",
+    "likeness",
+    "batch",
+    "crop",
 }
-"""Settings that may change when training goes on, each change is written down; the others belong
-to the run."""
+"""Settings that may change when training goes on; the others belong to the run."""
+_RECORDED = (
+    "learning_rate",
+    "adversarial",
+    "matching",
+    "pixel",
+    "bands",
+    "gradient",
+    "structure",
+    "identity",
+    "likeness",
+    "pairs",
+    "batch",
+    "crop",
+)
+"""Of those, the ones whose changes are written down."""
 
 
 class Trainer:
@@ -53,7 +74,10 @@ class Trainer:
     note : callable, optional
         Told a line at a time what goes on.
     embed : callable (picture, landmarks) -> (D,), optional
-        A face embedder that watches at validation; nothing is trained on it.
+        A face embedder that watches at validation.
+    describer : torch.nn.Module, optional
+        A frozen network that describes faces, such as
+        `recon3d.recognition.differentiable.DlibNetwork`: the identity loss goes through it.
     """
 
     def __init__(
@@ -64,12 +88,16 @@ class Trainer:
         settings: TrainingSettings,
         note: Callable[[str], None] | None = None,
         embed: Callable | None = None,
+        describer: torch.nn.Module | None = None,
     ):
         self.data, self.val, self.out, self.settings = train, val, Path(out), settings
         self.note = note or (lambda text: None)
         self.embed = embed
         self.device = torch.device(_device(settings.device))
         self.precision = _precision(settings.precision, self.device)
+        self.describer = None
+        if describer is not None and settings.identity + settings.likeness > 0:
+            self.describer = describer.to(self.device)
         self.step = 0
         self.seconds = 0.0
         self.history = [{"from_step": 0, **self._loss_weights()}]
@@ -91,8 +119,7 @@ class Trainer:
         self.critic_scaler = torch.amp.GradScaler(enabled=self.precision == torch.float16)
 
     def _loss_weights(self) -> dict:
-        names = ("learning_rate", "adversarial", "matching", "gradient", "structure", "pairs")
-        return {k: getattr(self.settings, k) for k in names}
+        return {k: getattr(self.settings, k) for k in _RECORDED}
 
     def _new_generator(self) -> Generator:
         generator = Generator(self.settings.widths, self.settings.blocks)
@@ -114,7 +141,7 @@ class Trainer:
         places = np.stack([points[:, list(n)].mean(1) for n in (*_EYES, MOUTH)], 1)
         # Three in four crops show the face's middle, with eyes and mouth, the others anything.
         n_face = max(1, round(0.75 * s.batch))
-        out_inputs, out_target, out_places = [], [], []
+        out_inputs, out_target, out_places, out_chips = [], [], [], []
         for k in range(s.batch):
             x, y, place = inputs[k], target[k], places[k]
             room = WORKING - s.crop
@@ -126,17 +153,21 @@ class Trainer:
             window = (slice(None), slice(top, top + s.crop), slice(left, left + s.crop))
             x, y = x[window].clone(), y[window].clone()
             place = place - [left, top]
+            outline = points[k] - [left, top]
             if rng.random() < 0.5:
                 x, y = x.flip(-1), y.flip(-1)
                 first = sum(CHANNELS[c] for c in ("picture", "reference", "evidence"))
                 x[first] = -x[first]  # the normals' x
                 place = np.array([s.crop, 0]) + place[[1, 0, 2]] * [-1, 1]
+                outline = np.array([s.crop, 0]) + outline[MIRROR] * [-1, 1]
             x, y = _vary_tones(x, y, rng)
             if rng.random() < s.alone:
                 x[3:] = 0
             out_inputs.append(x)
             out_target.append(y)
             out_places.append(place)
+            if self.describer is not None and k < n_face:
+                out_chips.append(self.describer.align(outline))
         stacked = torch.stack(out_inputs)
         # The mask is the last channel; deprived crops have none, and count as half a face.
         face = (stacked[:, -1:] + 1) / 2
@@ -150,6 +181,8 @@ class Trainer:
         batch = {k: v.to(self.device, memory_format=torch.channels_last) for k, v in moved.items()}
         batch["places"] = places_tensor
         batch["n_face"] = n_face
+        if out_chips:
+            batch["to_chip"] = torch.from_numpy(np.stack(out_chips)).float().to(self.device)
         return batch
 
     def advance(self) -> dict[str, float]:
@@ -171,15 +204,26 @@ class Trainer:
         found = {
             "pixel": losses.charbonnier(made, target, weight),
             "gradient": losses.gradient_difference(made, target, weight),
-            "structure": losses.structure(made, target, weight),
+            "bands": losses.bands(made, target, weight),
+            "structure": losses.structure_of_scales(made, target, weight),
             "likelihood": losses.likelihood(made - target, log_variance),
         }
         total = (
-            found["pixel"]
+            s.pixel * found["pixel"]
+            + s.bands * found["bands"]
             + s.gradient * found["gradient"]
             + s.structure * found["structure"]
             + s.likelihood * found["likelihood"]
         )
+        if self.describer is not None:
+            shown = [(127.5 * (x[:n] + 1), batch["to_chip"]) for x in (target, made)]
+            with auto:
+                with torch.no_grad():
+                    real = self.describer(*shown[0])
+                described = self.describer(*shown[1])
+            found["identity"] = losses.other_person(real, described)
+            found["likeness"] = losses.match_features([real], [described])
+            total = total + s.identity * found["identity"] + s.likeness * found["likeness"]
         if joined:
             self.critics.requires_grad_(False)
             with auto:
@@ -302,6 +346,28 @@ class Trainer:
             },
         )
 
+    def begin_with(self, path: Path) -> None:
+        """Begin with the weights of an earlier refiner.
+
+        Raises
+        ------
+        InputError
+            If they are of a network of another size.
+        ModelError
+            If the file holds none.
+        """
+        earlier, facts = load_generator(path)
+        if (earlier.widths, earlier.blocks) != (self.generator.widths, self.generator.blocks):
+            raise InputError(
+                f"{path} has widths {earlier.widths} and {earlier.blocks} blocks, the network to "
+                f"train {self.generator.widths} and {self.generator.blocks}: they must agree"
+            )
+        state = {k: v.float() for k, v in earlier.state_dict().items()}
+        self.generator.load_state_dict(state)
+        self.average.load_state_dict(state)
+        self.history[0]["start"] = {k: facts[k] for k in ("steps", "seed", "pairs") if k in facts}
+        self.history[0]["start"]["history"] = json.loads(facts.get("history", "[]"))
+
     def load(self) -> None:
         """Go on from the checkpoint.
 
@@ -347,6 +413,8 @@ def train(
     resume: bool = False,
     note: Callable[[str], None] | None = None,
     embed: Callable | None = None,
+    describer: torch.nn.Module | None = None,
+    start: Path | None = None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Trainer:
     """Train to the end, or go on with a run that was stopped.
@@ -363,7 +431,11 @@ def train(
     note : callable, optional
         Told a line at a time what goes on.
     embed : callable (picture, landmarks) -> (D,), optional
-        A face embedder that watches at validation; nothing is trained on it.
+        A face embedder that watches at validation.
+    describer : torch.nn.Module, optional
+        A frozen network that describes faces; the identity loss goes through it.
+    start : Path, optional
+        Weights of an earlier refiner to begin with instead of the identity.
     progress : callable, optional
 
     Returns
@@ -372,9 +444,11 @@ def train(
     """
     out = Path(out)
     (out / "panels").mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(train_pairs, val_pairs, out, settings, note, embed)
+    trainer = Trainer(train_pairs, val_pairs, out, settings, note, embed, describer)
     if resume:
         trainer.load()
+    elif start is not None:
+        trainer.begin_with(start)
     scalars = _Scalars(out, trainer.step, trainer.note)
     gathered: dict[str, list[float]] = {}
     began, first = time.perf_counter(), trainer.step

@@ -39,7 +39,7 @@ def test_agrees_with_dlibs_own_alignment(embedder, portrait):
     shape = dlib.full_object_detection(
         dlib.rectangle(170, 70, 277, 177), dlib.points([dlib.point(*p) for p in points])
     )
-    network = dlib.face_recognition_model_v1(str(embedder._weights()))
+    network = dlib.face_recognition_model_v1(str(embedder.weights_path()))
     own = np.array(network.compute_face_descriptor(image, shape, 0, 0.25))
     assert distance(vector, own) < 0.15
 
