@@ -18,7 +18,7 @@ from recon3d.types import FaceModel
 
 SHARD = 8
 """Pairs in one file."""
-_WHOLE_PIPELINE_SHARE = 0.06
+_WHOLE_PIPELINE_SHARE = 0.5
 _LEAVE_OUT = ("sunglasses", "grayscale", "dark")
 
 

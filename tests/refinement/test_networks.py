@@ -70,6 +70,22 @@ def test_losses_vanish_on_the_truth():
     assert losses.gradient_difference(a, a, weight) == 0
     assert abs(losses.structure(a, a, weight)) < 1e-5
     assert losses.structure(a, a.flip(-1), weight) > 0.3
+    assert abs(losses.structure_of_scales(a, a, weight)) < 1e-5
+    assert losses.bands(a, a, weight) == 0
+    assert losses.other_person([a[:, 0, 0]], [a[:, 0, 0]]) < 2e-3
+
+
+def test_bands_weigh_coarse_detail_as_much_as_fine():
+    """A picture that lacks all of one band costs the same, however weak that band is."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.ones(1, 1, 64, 64)
+    noise = torch.randn(1, 3, 8, 8, generator=generator)
+    fine = torch.zeros(1, 3, 64, 64)
+    for strength in (1.0, 0.02):
+        band = strength * torch.nn.functional.interpolate(noise, scale_factor=8.0, mode="bicubic")
+        lacking = losses.bands(fine, fine + band, weight)
+        assert lacking == pytest.approx(1.0, abs=0.01)
+    assert losses.charbonnier(fine, fine + band, weight) < 0.05
 
 
 def test_the_likelihood_is_best_at_the_true_variance():

@@ -43,6 +43,21 @@ def test_a_relief_seen_from_its_own_camera_is_the_photo(portrait):
     assert depth[nose] < depth[ear] - 40
 
 
+def test_a_relief_may_differ_from_every_face_of_the_model(portrait):
+    plain = build_relief(portrait)
+    other = build_relief(portrait, np.random.default_rng(3))
+    skin = plain.skin >= 0
+    moved = np.linalg.norm(other.vertices - plain.vertices, axis=1)[skin]
+    assert 0.5 < moved.mean() < 8
+    # Along the photo's rays alone: from its own camera nothing changes.
+    np.testing.assert_array_equal(other.attributes[:, :2], plain.attributes[:, :2])
+    at = other.vertices @ portrait.fit.R[0].T + portrait.fit.t[0]
+    pixel = at @ portrait.fit.K[0].T
+    pixel = pixel[:, :2] / pixel[:, 2:]
+    border = (plain.picture.shape[0] - portrait.image.shape[0]) // 2
+    np.testing.assert_allclose(pixel + border, plain.attributes[:, :2], atol=1e-2)
+
+
 @pytest.mark.slow
 def test_a_pair_shows_one_person_in_one_layout(portrait):
     pair = simulate(portrait, np.random.default_rng(2))

@@ -95,6 +95,61 @@ def test_resuming_with_other_settings_is_refused(pairs, tmp_path):
         Trainer(*pairs, tmp_path, TrainingSettings(**FAST, seed=3)).load()
 
 
+class Describer(torch.nn.Module):
+    """A face descriptor that any machine has: the middle of the aligned face, shrunk."""
+
+    @staticmethod
+    def align(points):
+        eyes = points[[33, 263]]
+        scale = 20.0 / np.linalg.norm(eyes[1] - eyes[0])
+        shift = np.array([16.0, 12.0]) - scale * eyes.mean(0)
+        return np.column_stack([scale * np.eye(2), shift])
+
+    def forward(self, pictures, to_chip):
+        places = torch.linspace(-0.5, 31.5, 32)
+        at = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)
+        scale = to_chip[:, 0, 0].view(-1, 1, 1, 1)
+        at = (at[None] - to_chip[:, None, None, :, 2]) / scale
+        grid = 2 * at / pictures.shape[-1] - 1
+        small = torch.nn.functional.grid_sample(pictures / 255, grid, align_corners=False)
+        return [small, small.flatten(1)]
+
+
+def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
+    settings = TrainingSettings(**{**FAST, "batch": 8, "crop": 224}, steps=2, adversarial=0.0)
+    trainer = Trainer(*pairs, tmp_path, settings, describer=Describer())
+    # Flipped or not, the right eye of the picture lies where the descriptor expects one.
+    for step in range(3):
+        batch = trainer.batch(step)
+        chips = trainer.describer(
+            127.5 * (batch["target"][: batch["n_face"]] + 1), batch["to_chip"]
+        )
+        dark = 1 - chips[0].mean(1)
+        for x in (6, 26):
+            eye = dark[:, 10:15, x - 2 : x + 3].amax((1, 2))
+            assert (eye > dark[:, 16:22, 4:28].mean((1, 2))).all()
+    found = trainer.advance()
+    assert found["identity"] > 0 and found["likeness"] > 0
+    without = Trainer(*pairs, tmp_path, settings.model_copy(update={"identity": 0, "likeness": 0}))
+    assert "identity" not in without.advance()
+
+
+def test_begins_with_earlier_weights(pairs, tmp_path):
+    settings = TrainingSettings(**FAST, steps=1)
+    earlier = Trainer(*pairs, tmp_path, settings)
+    for parameter in earlier.average.parameters():
+        parameter.add_(0.25)
+    earlier.save()
+    later = Trainer(*pairs, tmp_path, settings.model_copy(update={"seed": 9}))
+    later.begin_with(tmp_path / "refiner.safetensors")
+    expected = torch.cat([p.flatten() for p in earlier.average.parameters()])
+    torch.testing.assert_close(_weights(later), expected, atol=2e-3, rtol=2e-3)
+    assert later.history[0]["start"]["seed"] == "0"
+    wider = Trainer(*pairs, tmp_path, TrainingSettings(**{**FAST, "widths": (8, 16)}))
+    with pytest.raises(InputError, match="must agree"):
+        wider.begin_with(tmp_path / "refiner.safetensors")
+
+
 def test_mirrored_crops_stay_aligned(pairs, tmp_path):
     # In every crop, flipped or not, the eyes' places must point at dark irises of the target.
     trainer = Trainer(*pairs, tmp_path, TrainingSettings(**{**FAST, "batch": 8, "crop": 160}))
