@@ -30,6 +30,9 @@ def refiner(
     ),
     model: str = typer.Option("recon3d", help="Face model: a name or a path."),
     pairs_only: bool = typer.Option(False, "--pairs-only", help="Simulate pairs and stop."),
+    also: list[Path] = typer.Option(
+        None, "--also", help="Folder of another run whose training pairs are used too."
+    ),
     start: Path = typer.Option(None, help="Weights of an earlier refiner to begin with."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
     threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
@@ -45,7 +48,7 @@ def refiner(
     from recon3d.morphable import load_model
     from recon3d.progress import Reporter
     from recon3d.refinement import TrainingSettings
-    from recon3d.refinement.shards import make_shards, read_shards
+    from recon3d.refinement.shards import find_shards, make_shards, read_shards
     from recon3d.refinement.training import train
     from recon3d.settings import validated
 
@@ -62,6 +65,7 @@ def refiner(
         torch.set_num_threads(threads)
     if not photos.exists():
         raise InputError(f"no such folder of photos: {photos}")
+    more = [shard for folder in also or [] for shard in find_shards(folder / "pairs")]
     face_model = load_model(model)
     reporter = Reporter()
     try:
@@ -84,7 +88,7 @@ def refiner(
         return
     with reporter.stage("training") as move:
         train(
-            read_shards(shards["train"]),
+            read_shards(shards["train"] + more),
             read_shards(shards["val"]),
             out,
             settings,

@@ -139,6 +139,20 @@ def _write(path: Path, rows: list[dict]) -> None:
     atomic_write(path, stream.getbuffer())
 
 
+def find_shards(folder: Path) -> list[Path]:
+    """Shards of training pairs in a folder, in order; those of people held out are left out.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    found = sorted(folder.glob("train_[0-9]*.npz"))
+    if not found:
+        raise InputError(f"{folder} holds no training pairs")
+    return found
+
+
 def read_shards(paths: list[Path]) -> dict[str, np.ndarray]:
     """All pairs of some shards, concatenated.
 

@@ -11,7 +11,7 @@ from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID
 from recon3d.geometry import head_angles
 from recon3d.morphable import load_model
 from recon3d.refinement.conditioning import CHANNELS
-from recon3d.refinement.shards import SHARD, make_shards, photo_names, read_shards
+from recon3d.refinement.shards import SHARD, find_shards, make_shards, photo_names, read_shards
 from recon3d.refinement.simulation import build_relief, fit_portrait, random_recipe, simulate
 from recon3d.restoration import Recipe
 
@@ -137,3 +137,11 @@ def test_damaged_shards_are_named(tmp_path):
         read_shards([path])
     with pytest.raises(InputError, match="no training pairs"):
         read_shards([])
+
+
+def test_shards_of_another_run_leave_held_out_people_alone(tmp_path):
+    for name in ("train_00001.npz", "train_00000.npz", "val_00000.npz", "origin_train.json"):
+        (tmp_path / name).write_bytes(b"")
+    assert [p.name for p in find_shards(tmp_path)] == ["train_00000.npz", "train_00001.npz"]
+    with pytest.raises(InputError, match="no training pairs"):
+        find_shards(tmp_path / "elsewhere")
