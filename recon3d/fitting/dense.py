@@ -27,6 +27,7 @@ from recon3d.fitting.photometric import (
     visible_samples,
 )
 from recon3d.fitting.settings import DenseSettings
+from recon3d.fitting.strays import start_again
 from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import head_angles, project, so3_exp, vertex_normals
@@ -460,12 +461,20 @@ class Alignment:
         Agreement is the median over views of the correlation between what a view shows of the
         held-out samples, its light taken off, and what the others show.
         """
-        look = self.look(scene, self.settings.blur_mm[-1], views)
-        pictures = self.blurred(look, views)
-        reading = self.read(scene, look, pictures)
-        r, correlation = self.spread(scene, look, reading, test, train)
+        r, correlation = self._judged(scene, views, test, train)
         good = np.isfinite(correlation)
         return r, float(np.median(correlation[good])) if good.any() else 0.0
+
+    def agreement(
+        self, scene: Scene, views: np.ndarray, test: np.ndarray, train: np.ndarray
+    ) -> np.ndarray:
+        """(N,) correlation of each view with the others on held-out samples; NaN where unseen."""
+        return self._judged(scene, views, test, train)[1]
+
+    def _judged(self, scene, views, test, train) -> tuple[np.ndarray, np.ndarray]:
+        look = self.look(scene, self.settings.blur_mm[-1], views)
+        reading = self.read(scene, look, self.blurred(look, views))
+        return self.spread(scene, look, reading, test, train)
 
     def spread(
         self, scene: Scene, look: Look, reading: Reading, test: np.ndarray, train: np.ndarray
@@ -619,8 +628,11 @@ def refine_fit(
     problem = Alignment(fit, pictures, samples, settings, times, sources)
     before = problem.start()
     after = problem.run(before, settings.blur_mm, usable, train, tick)
-    old, agreement_old = problem.held_out(before, usable, 1 - train, train)
-    new, agreement = problem.held_out(after, usable, 1 - train, train)
+    lost = np.zeros(len(usable), bool)
+    if settings.stray_ratio is not None:
+        after, lost = start_again(problem, after, usable, train, times, sources, lambda: None)
+    old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
+    new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
     verdict = compare(old, new, samples.cell, settings.margin)
     info.update(
         spread_before=verdict.before,
@@ -632,6 +644,10 @@ def refine_fit(
         info["reason"] = "held-out skin is not explained better than by the landmarks"
         return done(fit)
     info["pose"] = True
+    info["lost_views"] = int(lost.sum())
+    if lost.any():
+        usable = usable & ~lost
+        fit = replace(fit, view_weight=np.where(lost, 0.0, fit.view_weight))
     if not settings.shape:
         return done(_with_pose(fit, after))
 
