@@ -633,7 +633,7 @@ def refine_fit(
         after, lost = start_again(problem, after, usable, train, times, sources, lambda: None)
     old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
     new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
-    verdict = compare(old, new, samples.cell, settings.margin)
+    verdict = compare(old, new, None, settings.margin)
     info.update(
         spread_before=verdict.before,
         spread_after=verdict.after,
@@ -841,19 +841,23 @@ class Verdict:
 
 
 def compare(
-    old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float, sure: float = 2.0
+    old: np.ndarray, new: np.ndarray, cell: np.ndarray | None, margin: float, sure: float = 2.0
 ) -> Verdict:
     """Compare held-out residuals of two states where both see the skin.
+
+    What all views have in common, their shape, is judged by patches of skin; poses are each view's
+    own, and judged by views: there, one patch that a shadow crosses must not outvote the others.
 
     Parameters
     ----------
     old, new : (N, M), NaN where not seen
-    cell : (M,) int
-        Patches of skin: what is counted as independent.
+    cell : (M,) int, or None
+        Patches of skin: what is counted as independent. None to count views.
     margin : float
         Share by which the median absolute residual must fall.
     sure : float
-        By how many of its standard errors the mean gain of the patches must be above zero.
+        By how many of its standard errors the mean gain of the patches must be above zero; for
+        views, by how many of a coin's the share of those that gain must be above a half.
     """
     both = np.isfinite(old) & np.isfinite(new)
     if both.sum() < 50:
@@ -861,10 +865,14 @@ def compare(
     a, b = np.abs(np.where(both, old, 0)), np.abs(np.where(both, new, 0))
     before, after = float(np.median(a[both])), float(np.median(b[both]))
     limit = 4 * before
-    gain = np.where(both, np.minimum(a, limit) - np.minimum(b, limit), 0).sum(0)
-    by_cell = np.bincount(cell, gain)[np.unique(cell[both.any(0)])]
-    # a sign of chance: patches must agree that it got better
-    agreed = by_cell.mean() > sure * by_cell.std() / np.sqrt(len(by_cell))
+    gain = np.where(both, np.minimum(a, limit) - np.minimum(b, limit), 0)
+    if cell is None:
+        by_view = gain.sum(1)[both.any(1)]
+        agreed = np.mean(by_view > 0) > 0.5 + sure * 0.5 / np.sqrt(len(by_view))
+    else:
+        by_cell = np.bincount(cell, gain.sum(0))[np.unique(cell[both.any(0)])]
+        # a sign of chance: patches must agree that it got better
+        agreed = by_cell.mean() > sure * by_cell.std() / np.sqrt(len(by_cell))
     return Verdict(bool(after < (1 - margin) * before and agreed), before, after)
 
 

@@ -113,7 +113,7 @@ def start_again(
     scene : Scene
         After poses were refined.
     views : (N,) bool, views in use
-    train : (M,) samples by which poses are found; the others judge them
+    train : (M,) samples by which poses are found
     times, sources : (N,)
     tick : callable
 
@@ -125,8 +125,12 @@ def start_again(
     """
     s = problem.settings
 
+    everything = np.ones_like(train)
+
     def judged(state: Scene) -> np.ndarray:
-        return problem.agreement(state, views, 1 - train, train)
+        # six numbers of a pose do not bend hundreds of samples, and the held-out ones alone are
+        # too few to judge a view from the side
+        return problem.agreement(state, views, everything, everything)
 
     agreement = judged(scene)
     stray = astray(agreement, s.stray_ratio, s.stray_least)
