@@ -573,9 +573,11 @@ def refine_fit(
 ) -> FaceFit:
     """Refine poses, then shape, on the pictures of the views; keep what held-out skin confirms.
 
-    Poses are found on four fifths of the skin's patches and must make the views agree better on
-    the other fifth. Shape is found on four fifths of the views and must make the others agree
-    better with them, poses refined alike. What fails is left as it was; ``info["dense"]`` says so.
+    Poses are found on four fifths of the skin's patches and must make most views agree better with
+    the others on the other fifth. Views whose pose went astray start again from those around them
+    (`recon3d.fitting.strays`), and are rejected where that does not help. Shape is found on four
+    fifths of the views and must make the others agree better with them, poses refined alike. What
+    fails is left as it was; ``info["dense"]`` says so.
 
     Parameters
     ----------
@@ -647,7 +649,7 @@ def refine_fit(
     info["lost_views"] = int(lost.sum())
     if lost.any():
         usable = usable & ~lost
-        fit = replace(fit, view_weight=np.where(lost, 0.0, fit.view_weight))
+        fit = _without(fit, lost)
     if not settings.shape:
         return done(_with_pose(fit, after))
 
@@ -874,6 +876,18 @@ def compare(
         # a sign of chance: patches must agree that it got better
         agreed = by_cell.mean() > sure * by_cell.std() / np.sqrt(len(by_cell))
     return Verdict(bool(after < (1 - margin) * before and agreed), before, after)
+
+
+def _without(fit: FaceFit, lost: np.ndarray) -> FaceFit:
+    """The fit with some views (N,) bool rejected, as if landmarks had shown it."""
+    weight = np.where(lost, 0.0, fit.view_weight)
+    return replace(
+        fit,
+        view_weight=weight,
+        weights=np.where(lost[:, None], 0.0, fit.weights),
+        residuals=np.where(lost[:, None, None], np.nan, fit.residuals),
+        info={**fit.info, "views_rejected": int((weight <= 0).sum())},
+    )
 
 
 def _with_pose(fit: FaceFit, scene: Scene) -> FaceFit:

@@ -86,5 +86,6 @@ def test_a_view_of_somebody_else_is_left_out(model):
     fit = refine_fit(turned_too_little(truth), track, POSES)
     assert fit.info["dense"]["pose"] and fit.info["dense"]["lost_views"] == 1
     np.testing.assert_array_equal(np.flatnonzero(fit.view_weight == 0), [3])
+    assert fit.info["views_rejected"] == 1 and not fit.weights[3].any()
     others = np.arange(11) != 3
     assert pose_error(fit, truth)[others].max() < 1.0
