@@ -27,6 +27,7 @@ from recon3d.fitting.photometric import (
     visible_samples,
 )
 from recon3d.fitting.settings import DenseSettings
+from recon3d.fitting.strays import start_again
 from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import head_angles, project, so3_exp, vertex_normals
@@ -460,12 +461,20 @@ class Alignment:
         Agreement is the median over views of the correlation between what a view shows of the
         held-out samples, its light taken off, and what the others show.
         """
-        look = self.look(scene, self.settings.blur_mm[-1], views)
-        pictures = self.blurred(look, views)
-        reading = self.read(scene, look, pictures)
-        r, correlation = self.spread(scene, look, reading, test, train)
+        r, correlation = self._judged(scene, views, test, train)
         good = np.isfinite(correlation)
         return r, float(np.median(correlation[good])) if good.any() else 0.0
+
+    def agreement(
+        self, scene: Scene, views: np.ndarray, test: np.ndarray, train: np.ndarray
+    ) -> np.ndarray:
+        """(N,) correlation of each view with the others on held-out samples; NaN where unseen."""
+        return self._judged(scene, views, test, train)[1]
+
+    def _judged(self, scene, views, test, train) -> tuple[np.ndarray, np.ndarray]:
+        look = self.look(scene, self.settings.blur_mm[-1], views)
+        reading = self.read(scene, look, self.blurred(look, views))
+        return self.spread(scene, look, reading, test, train)
 
     def spread(
         self, scene: Scene, look: Look, reading: Reading, test: np.ndarray, train: np.ndarray
@@ -564,9 +573,11 @@ def refine_fit(
 ) -> FaceFit:
     """Refine poses, then shape, on the pictures of the views; keep what held-out skin confirms.
 
-    Poses are found on four fifths of the skin's patches and must make the views agree better on
-    the other fifth. Shape is found on four fifths of the views and must make the others agree
-    better with them, poses refined alike. What fails is left as it was; ``info["dense"]`` says so.
+    Poses are found on four fifths of the skin's patches and must make most views agree better with
+    the others on the other fifth. Views whose pose went astray start again from those around them
+    (`recon3d.fitting.strays`), and are rejected where that does not help. Shape is found on four
+    fifths of the views and must make the others agree better with them, poses refined alike. What
+    fails is left as it was; ``info["dense"]`` says so.
 
     Parameters
     ----------
@@ -619,9 +630,12 @@ def refine_fit(
     problem = Alignment(fit, pictures, samples, settings, times, sources)
     before = problem.start()
     after = problem.run(before, settings.blur_mm, usable, train, tick)
-    old, agreement_old = problem.held_out(before, usable, 1 - train, train)
-    new, agreement = problem.held_out(after, usable, 1 - train, train)
-    verdict = compare(old, new, samples.cell, settings.margin)
+    lost = np.zeros(len(usable), bool)
+    if settings.stray_ratio is not None:
+        after, lost = start_again(problem, after, usable, train, times, sources, lambda: None)
+    old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
+    new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
+    verdict = compare(old, new, None, settings.margin)
     info.update(
         spread_before=verdict.before,
         spread_after=verdict.after,
@@ -632,6 +646,10 @@ def refine_fit(
         info["reason"] = "held-out skin is not explained better than by the landmarks"
         return done(fit)
     info["pose"] = True
+    info["lost_views"] = int(lost.sum())
+    if lost.any():
+        usable = usable & ~lost
+        fit = _without(fit, lost)
     if not settings.shape:
         return done(_with_pose(fit, after))
 
@@ -825,19 +843,23 @@ class Verdict:
 
 
 def compare(
-    old: np.ndarray, new: np.ndarray, cell: np.ndarray, margin: float, sure: float = 2.0
+    old: np.ndarray, new: np.ndarray, cell: np.ndarray | None, margin: float, sure: float = 2.0
 ) -> Verdict:
     """Compare held-out residuals of two states where both see the skin.
+
+    What all views have in common, their shape, is judged by patches of skin; poses are each view's
+    own, and judged by views: there, one patch that a shadow crosses must not outvote the others.
 
     Parameters
     ----------
     old, new : (N, M), NaN where not seen
-    cell : (M,) int
-        Patches of skin: what is counted as independent.
+    cell : (M,) int, or None
+        Patches of skin: what is counted as independent. None to count views.
     margin : float
         Share by which the median absolute residual must fall.
     sure : float
-        By how many of its standard errors the mean gain of the patches must be above zero.
+        By how many of its standard errors the mean gain of the patches must be above zero; for
+        views, by how many of a coin's the share of those that gain must be above a half.
     """
     both = np.isfinite(old) & np.isfinite(new)
     if both.sum() < 50:
@@ -845,11 +867,27 @@ def compare(
     a, b = np.abs(np.where(both, old, 0)), np.abs(np.where(both, new, 0))
     before, after = float(np.median(a[both])), float(np.median(b[both]))
     limit = 4 * before
-    gain = np.where(both, np.minimum(a, limit) - np.minimum(b, limit), 0).sum(0)
-    by_cell = np.bincount(cell, gain)[np.unique(cell[both.any(0)])]
-    # a sign of chance: patches must agree that it got better
-    agreed = by_cell.mean() > sure * by_cell.std() / np.sqrt(len(by_cell))
+    gain = np.where(both, np.minimum(a, limit) - np.minimum(b, limit), 0)
+    if cell is None:
+        by_view = gain.sum(1)[both.any(1)]
+        agreed = np.mean(by_view > 0) > 0.5 + sure * 0.5 / np.sqrt(len(by_view))
+    else:
+        by_cell = np.bincount(cell, gain.sum(0))[np.unique(cell[both.any(0)])]
+        # a sign of chance: patches must agree that it got better
+        agreed = by_cell.mean() > sure * by_cell.std() / np.sqrt(len(by_cell))
     return Verdict(bool(after < (1 - margin) * before and agreed), before, after)
+
+
+def _without(fit: FaceFit, lost: np.ndarray) -> FaceFit:
+    """The fit with some views (N,) bool rejected, as if landmarks had shown it."""
+    weight = np.where(lost, 0.0, fit.view_weight)
+    return replace(
+        fit,
+        view_weight=weight,
+        weights=np.where(lost[:, None], 0.0, fit.weights),
+        residuals=np.where(lost[:, None, None], np.nan, fit.residuals),
+        info={**fit.info, "views_rejected": int((weight <= 0).sum())},
+    )
 
 
 def _with_pose(fit: FaceFit, scene: Scene) -> FaceFit:

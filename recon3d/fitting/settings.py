@@ -73,6 +73,16 @@ class DenseSettings(BaseModel):
         le=1,
         description="Least correlation of a view with the others on held-out skin, median.",
     )
+    stray_ratio: float | None = Field(
+        4.0,
+        gt=1,
+        description="A view that lacks so many times the median's lack of agreement is started "
+        "again from the views around it; empty to leave it where it is.",
+    )
+    stray_least: float = Field(
+        0.15, gt=0, lt=1, description="...if its correlation lacks at least so much of 1."
+    )
+    stray_gap: float = Field(1.0, gt=0, description="Views farther away in time do not help, s.")
     light: float = Field(0.4, gt=0, description="Expected log shading across a face.")
     light_change: float = Field(0.1, gt=0, description="...and its change between views.")
 

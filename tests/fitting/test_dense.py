@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from dense_scene import head_model, pose_error, scene, shape_error, turned_too_little
 
-from recon3d.fitting.dense import Alignment, align_shape, refine_fit, shape_basis_of
+from recon3d.fitting.dense import Alignment, align_shape, compare, refine_fit, shape_basis_of
 from recon3d.fitting.photometric import Pictures, choose_samples, visible_samples
 from recon3d.fitting.settings import DenseSettings
 from recon3d.geometry import head_rotation, intrinsics
@@ -245,3 +245,22 @@ def test_what_hides_a_vertex():
     assert (cosine[:4] > 0.9).all() and (cosine[4:] == 0).all()
     back, _, _ = visible_samples(vertices, triangles[:, ::-1], inside, K, R, t, 2.0)
     assert (back == 0).all()
+
+
+def test_poses_are_judged_by_views_and_shape_by_patches():
+    rng = np.random.default_rng(0)
+    cell = np.repeat(np.arange(10), 20)
+    old = rng.normal(0, 0.1, (30, 200))
+    # every patch but one gains a little in every view; a shadow makes that one much worse
+    new = 0.8 * old
+    new[:, cell == 3] = 5 * old[:, cell == 3]
+    assert compare(old, 0.8 * old, None, 0.03).better
+    assert compare(old, 0.8 * old, cell, 0.03).better
+    assert not compare(old, new, cell, 0.03).better
+    # a third of the views gains much: not what most of them say
+    few = old.copy()
+    few[:10] *= 0.1
+    few[10:] *= 1.001
+    assert not compare(old, few, None, 0.03).better
+    # a margin is asked for all the same
+    assert not compare(old, 0.99 * old, None, 0.03).better
