@@ -1,20 +1,22 @@
 """Learn the coefficients of the frontal picture's predicted deviation on rendered people.
 
-    python benchmarks/deviation.py [--out DIR] [--scenes DIR]
+    python benchmarks/deviation.py --photos ../shared/data/synthetic_faces --ict ict-facekit.npz
 
-People, motion, light and size are drawn by `recon3d.evaluation.scenes`; each clip goes through
-tracking, fitting, texturing and the frontal view, and the errors of luma against the known picture
-are explained by `recon3d.frontal.deviation`. Printed: the coefficients for
-`FrontalSettings.error_coefficients`, and the calibration on clips that were left out. ``--scenes``
-takes clips of a quality matrix (``cells/`` and ``people/``) instead of rendering.
+People with photographed skin, their lenses, cameras and lights are those of `own_scenes`: every
+condition with two people. Each clip goes through tracking, fitting, texturing and the frontal
+view, once with all its frames and once with those of one side only, so that there is something
+filled; the errors of luma against the known picture are explained by `recon3d.frontal.deviation`.
+Printed: the coefficients for `FrontalSettings.error_coefficients`, the calibration on clips that
+were left out, and the deviation of luma over people (`UNSEEN_DEVIATION`). ``--scenes`` takes clips
+of a quality matrix (``cells/`` and ``people/``) instead of rendering.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,26 +26,32 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import numpy as np  # noqa: E402
+from own_scenes import frames_of, own_scenes, portrait_texture, portraits  # noqa: E402
 from texture import FULL, auc, fitted, keep_errors, settings_of  # noqa: E402
 
 from recon3d.errors import Recon3DError  # noqa: E402
-from recon3d.evaluation import read_benchmark  # noqa: E402
 from recon3d.evaluation.benchmark import Case, Subject  # noqa: E402
 from recon3d.evaluation.scenes import (  # noqa: E402
     SUBJECT_FILES,
-    Scene,
     load_scene,
     subject_key,
-    write_benchmark,
 )
+from recon3d.fitting import FittingSettings, fit_track  # noqa: E402
 from recon3d.frontal import FrontalSettings, render_frontal  # noqa: E402
 from recon3d.frontal.deviation import (  # noqa: E402
     SOURCES,
     learn_coefficients,
     predicted_deviation,
 )
+from recon3d.geometry import head_angles  # noqa: E402
 from recon3d.morphable import load_model  # noqa: E402
 from recon3d.texturing import fuse_texture  # noqa: E402
+from recon3d.tracking import track_faces  # noqa: E402
+
+FIRST_PEOPLE = (300, 340)
+"""Of the own scenes; other benchmarks use other people."""
+ONE_SIDE_DEG = 18.0
+"""Yaw beyond which frames show one side of the face."""
 
 
 def main() -> None:
@@ -51,41 +59,62 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "deviation")
+    parser.add_argument("--photos", type=Path, help="portraits for the skin of own scenes")
+    parser.add_argument("--ict", type=Path, help="ICT-FaceKit, of which the truth is drawn")
     parser.add_argument("--scenes", type=Path, help="a quality matrix's folder")
     parser.add_argument("--only", nargs="*", help="names of its cells")
     a = parser.parse_args()
-    model = load_model("recon3d")
-    clips = matrix_clips(a.scenes, a.only) if a.scenes else rendered(a.out, model)
-    for case, subject in clips:
-        path = a.out / "errors" / f"{case.name}.npz"
-        if path.exists():
-            continue
-        try:
-            track, fit = fitted(case, a.out)
-            texture = fuse_texture(track, fit, settings_of(FULL))
-        except (Recon3DError, IndexError) as error:
-            print(f"{case.name}: left out ({error})")
-            continue
-        view = render_frontal(track, fit, texture, FrontalSettings())
-        keep_errors(path, fit, texture, view, subject.picture)
-        print(case.name, flush=True)
+    if a.scenes:
+        clips = matrix_clips(a.scenes, a.only)
+        for case, subject in clips:
+            measure(a.out, case.name, lambda case=case: fitted(case, a.out), subject.picture)
+    elif a.photos and a.ict:
+        measure_own(a)
+    else:
+        parser.error("either --photos and --ict, or --scenes")
     learn(sorted((a.out / "errors").glob("*.npz")))
 
 
-def rendered(out: Path, model) -> list[tuple]:
-    """Clips of own scenes: every light at three sizes."""
-    scenes = {}
-    grid = itertools.product(("bright", "medium", "low", "warm", "cold"), (28.0, 44.0, 72.0))
-    for number, (light, size) in enumerate(grid):
-        blur = "strong" if number % 5 == 2 else "none"
-        scenes[f"{light}{size:.0f}"] = Scene(
-            person=100 + number, seed=number, light=light, face_px=size, blur=blur, n_frames=40
-        )
-    folder = out / "scenes"
-    if not (folder / "manifest.json").exists():
-        write_benchmark(scenes, model, folder)
-    benchmark = read_benchmark(folder)
-    return [(c, benchmark.subjects[c.subject]) for c in benchmark.cases]
+def measure_own(a) -> None:
+    """Clips of own scenes; their people's portraits say what is not known without looking."""
+    ict, model = load_model(a.ict), load_model("recon3d")
+    scenes = [s for first in FIRST_PEOPLE for s in own_scenes(first) if s.model == "ict-facekit"]
+    pictures = []
+    for own, photo in zip(scenes, portraits(a.photos, 0, len(scenes))):
+        skin = portrait_texture(ict, *photo, own.scene.person)
+        truth, frames = frames_of(own, ict, skin)
+        pictures.append(truth.picture_truth())
+
+        def fit(frames=frames):
+            track = track_faces(frames).tracks[0]
+            return track, fit_track(track, model, FittingSettings())
+
+        measure(a.out, f"{own.name}_{own.scene.person}", fit, pictures[-1], one_side=True)
+    seen = np.all([p.mask for p in pictures], axis=0)
+    luma = np.array([p.image @ np.array([0.299, 0.587, 0.114]) for p in pictures])[:, seen]
+    # As errors are measured: brightness and contrast matched.
+    level, contrast = luma.mean(1, keepdims=True), luma.std(1, keepdims=True)
+    spread = ((luma - level) / contrast).var(0, ddof=1).mean() ** 0.5 * contrast.mean()
+    print(f"deviation of luma over {len(luma)} people: {spread:.1f}")
+
+
+def measure(out: Path, name: str, make, picture, *, one_side: bool = False) -> None:
+    """Errors of one clip, and of those of its frames that show one side."""
+    paths = [out / "errors" / f"{name}{end}.npz" for end in (("", "_side") if one_side else ("",))]
+    if all(path.exists() for path in paths):
+        return
+    try:
+        track, fit = make()
+        yaw = head_angles(fit.R)[:, 0]
+        side = np.where(yaw > ONE_SIDE_DEG, fit.view_weight, 0)
+        for path, weight in zip(paths, (fit.view_weight, side)):
+            part = replace(fit, view_weight=weight)
+            texture = fuse_texture(track, part, settings_of(FULL))
+            view = render_frontal(track, part, texture, FrontalSettings())
+            keep_errors(path, part, texture, view, picture)
+            print(path.stem, flush=True)
+    except (Recon3DError, IndexError) as error:
+        print(f"{name}: left out ({error})")
 
 
 def matrix_clips(folder: Path, only: list[str] | None) -> list[tuple]:
@@ -107,8 +136,7 @@ def learn(paths: list[Path]) -> None:
     data = []
     for path in paths:
         with np.load(path) as z:
-            seen = z["evidence"][:, 2] < 2
-            data.append((z["sources"][seen][::7], z["error"][seen][::7]))
+            data.append((z["sources"][::7], z["error"][::7]))
 
     def fit(members):
         return learn_coefficients(*(np.concatenate([data[k][j] for k in members]) for j in (0, 1)))

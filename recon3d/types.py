@@ -349,7 +349,8 @@ class FrontalView:
     image : (512, 512, 3) uint8 sRGB, final.
     raw : (512, 512, 3) uint8 sRGB, before the refiner.
     evidence : (512, 512, 3) uint8
-        R support, G resolution, B generated share.
+        R support (the share of the pixel that observation determines), G resolution, B generated
+        share.
     face_mask : (512, 512) float32
         Where the fitted surface is drawn, soft edge.
     normals : (512, 512, 3) float32, model axes, 0 outside.

@@ -1,13 +1,17 @@
 """How far the frontal picture is from the truth, pixel by pixel, predicted.
 
-The variance of a pixel's luma is a sum of independent sources of error, each a known map times an
-unknown coefficient,
+Errors multiply rather than add: the same displacement costs more where there is more detail, and
+more again where the frames disagree. The deviation is a product of powers,
 
-    sigma^2(p) = sum_k c_k f_k(p)^2,
+    log sigma(p) = c_0 + sum_k c_k f_k(p),    c_k >= 0,
 
-in units of the picture's 0 to 255 range. The coefficients are learned on rendered people with
-known truth (``benchmarks/deviation.py``), by the likelihood of normal errors, and kept in
-`FrontalSettings`; no clip with real skin had a part in them.
+in units of the picture's 0 to 255 range. No coefficient is negative: nothing that makes a pixel
+doubtful can make it look sure. They are learned on rendered people with known truth, whose skin is
+photographs (``benchmarks/deviation.py``), and kept in `FrontalSettings`; no clip of the benchmark
+had a part in them.
+
+The deviation also says how much of a pixel observation determines: beside a picture of which
+nothing is known but that it is a face, the share of variance that is gone (`determined_share`).
 """
 
 from __future__ import annotations
@@ -15,87 +19,119 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from recon3d.morphable.topology import BROWS, LIDS, LIPS, NOSE_BASE, NOSE_WINGS
+
 SOURCES = (
     "floor",
+    "detail",
     "noise",
-    "shift",
-    "lost",
-    "oblique",
-    "moving",
-    "filled",
+    "bright",
+    "brows",
+    "nose",
+    "lids",
+    "lips",
 )
 """What the coefficients belong to, in order; `error_sources` says what each is."""
 
+UNSEEN_DEVIATION = 28.0
+"""Standard deviation of a pixel's luma over people, faces aligned by their eyes: what is not known
+where nothing is observed (``benchmarks/deviation.py`` measures it)."""
+
+FEW_PIXELS = 0.02
+"""Observed pixels to one of the picture at which half of a pixel counts as observed at all: about
+one frame of a face of 28 px."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_NEAR = 6.0 / 512
+"""Reach of a feature's lines, standard deviation, share of the picture's width."""
 
 
 def error_sources(
     raw: np.ndarray,
+    landmarks: np.ndarray,
     *,
     noise: np.ndarray,
-    resolution: np.ndarray,
-    generated: np.ndarray,
-    facing: np.ndarray,
-    plain: np.ndarray,
 ) -> np.ndarray:
-    """Standard deviations that each source of error would cause at coefficient one.
+    """What makes a pixel doubtful, as terms of the logarithm of its deviation.
 
     Parameters
     ----------
     raw : (H, W, 3) uint8 sRGB
+    landmarks : (478, 2)
+        MediaPipe's points in the picture, px.
     noise : (H, W)
         Standard deviation of the fused texture relative to its brightness.
-    resolution : (H, W) in [0, 1]
-        Pixels of the best frame to one of the picture.
-    generated : (H, W) in [0, 1]
-    facing : (H, W)
-        Cosine between the surface and the direction to the camera.
-    plain : (H, W) in [0, 1]
-        Zero on eyes and mouth.
 
     Returns
     -------
     (H, W, K) float32, of `SOURCES`
-        ``floor``: one; ``noise``: that of the frames; ``shift``: gradient, for features drawn
-        beside their place; ``lost``: gradient by the width of a frame's pixel, for detail that no
-        frame resolved; ``oblique``: brightness where the surface turns away; ``moving``: brightness
-        on eyes and mouth; ``filled``: brightness of what was filled in.
+        ``floor``: one; ``detail``: log gradient of the picture, for what is drawn beside its place
+        or blurred; ``noise``: log relative deviation of the frames from each other, over the
+        root of their number, large where nothing was observed; ``bright``: log luma, since light
+        and noise are relative; ``brows``, ``nose``, ``lids``, ``lips``: one on the lines of these
+        features, which move, and which a fit misses by more than it misses skin.
     """
     luma = raw.astype(np.float32) @ _LUMA
-    fine = _gradient(luma, 1.5)
-    coarse = _gradient(luma, 4.0)
-    pixel = 1 / np.clip(resolution, 0.04, 1)
-    # Encoded by a power of about 1/2.2, a relative error of light is so much of the luma.
-    tone = luma / 2.2
     maps = {
         "floor": np.ones_like(luma),
-        "noise": np.clip(noise, 0, 1) * tone,
-        "shift": fine,
-        "lost": coarse * np.minimum(pixel, 12.0),
-        "oblique": 0.3 * luma * (1 - np.clip(facing, 0, 1)),
-        "moving": 0.2 * luma * (1 - np.clip(plain, 0, 1)),
-        "filled": 0.2 * luma * generated,
+        "detail": np.log(_gradient(luma, 1.0) + 0.5),
+        "noise": np.log(np.clip(noise, 0.01, 1)),
+        "bright": np.log(luma + 10),
+        "brows": _near(landmarks, BROWS, luma.shape),
+        "nose": _near(landmarks, (NOSE_BASE, *NOSE_WINGS), luma.shape),
+        "lids": _near(landmarks, LIDS, luma.shape, closed=True),
+        "lips": _near(landmarks, LIPS, luma.shape, closed=True),
     }
     return np.stack([maps[name] for name in SOURCES], axis=-1).astype(np.float32)
 
 
 def predicted_deviation(sources: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
     """(H, W) standard deviation from the maps and their coefficients."""
-    return np.sqrt((sources**2) @ np.asarray(coefficients, np.float32)).astype(np.float32)
+    return np.exp(sources @ np.asarray(coefficients, np.float32)).astype(np.float32)
+
+
+def determined_share(
+    sigma: np.ndarray, pixels: np.ndarray, unseen: float = UNSEEN_DEVIATION
+) -> np.ndarray:
+    """How much of every pixel observation determines.
+
+    The share of a pixel's variance over people that is gone once it was observed with an error of
+    ``sigma``, ``unseen^2 / (unseen^2 + sigma^2)``, as far as it was observed at all. It grows with
+    the number of observed pixels and falls with the deviation.
+
+    Parameters
+    ----------
+    sigma : (H, W)
+        Predicted deviation of luma.
+    pixels : (H, W)
+        Frames' pixels to one of the picture, summed over the frames.
+    unseen : float
+        Deviation of what was not observed.
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1]
+    """
+    observed = pixels / (pixels + FEW_PIXELS)
+    return (observed * unseen**2 / (unseen**2 + np.square(sigma))).astype(np.float32)
 
 
 def learn_coefficients(
-    sources: np.ndarray, error: np.ndarray, *, iterations: int = 300
+    sources: np.ndarray, error: np.ndarray, *, ridge: float = 1e-3
 ) -> np.ndarray:
-    """Coefficients under which normal errors are the most likely.
+    """Coefficients under which the errors are the most likely.
 
-    Minimises ``sum log sigma^2 + e^2 / sigma^2`` over non-negative coefficients by the
-    multiplicative steps of Itakura-Saito factorisation [1]_, which never leave the positive.
+    Errors are taken to be Laplacian [1]_: a normal law lets the few largest decide. Their negative
+    logarithmic likelihood, ``log b + |e| / b`` with ``sigma = sqrt(2) b``, is convex in the
+    coefficients.
 
     Parameters
     ----------
     sources : (N, K)
+        The first column is one, and its coefficient alone may be negative.
     error : (N,)
+    ridge : float
+        Holds coefficients that the data say little about to zero.
 
     Returns
     -------
@@ -103,16 +139,26 @@ def learn_coefficients(
 
     References
     ----------
-    .. [1] C. Fevotte, N. Bertin and J.-L. Durrieu, Nonnegative matrix factorization with the
-       Itakura-Saito divergence, Neural Computation 21(3), 2009.
+    .. [1] A. Kendall and Y. Gal, What uncertainties do we need in Bayesian deep learning for
+       computer vision?, NIPS 2017.
     """
-    f = np.asarray(sources, np.float64) ** 2
-    e = np.asarray(error, np.float64) ** 2
-    theta = e.mean() / np.maximum(f.mean(0), 1e-9) / f.shape[1]
-    for _ in range(iterations):
-        v = f @ theta + 1e-9
-        theta *= np.sqrt((f.T @ (e / v**2)) / np.maximum(f.T @ (1 / v), 1e-30))
-    return theta
+    from scipy.optimize import minimize
+
+    f = np.asarray(sources, np.float64)
+    # Rounding to 8 bits alone is an error of about a quarter.
+    size = np.sqrt(2) * (np.abs(np.asarray(error, np.float64)) + 0.25)
+    held = np.r_[0.0, np.full(f.shape[1] - 1, ridge)]
+
+    def cost(c):
+        log = f @ c
+        ratio = size * np.exp(-log)
+        slope = f.T @ (1 - ratio) / len(f) + 2 * held * c
+        return float((log + ratio).mean() + held @ c**2), slope
+
+    start = np.zeros(f.shape[1])
+    start[0] = np.log(size.mean())
+    bounds = [(None, None)] + [(0, None)] * (f.shape[1] - 1)
+    return minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
 def _gradient(luma: np.ndarray, sigma: float) -> np.ndarray:
@@ -120,4 +166,17 @@ def _gradient(luma: np.ndarray, sigma: float) -> np.ndarray:
     gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
     gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
     # An error of place moves the edge itself: its surroundings share its uncertainty.
-    return np.sqrt(cv2.GaussianBlur(gx**2 + gy**2, (0, 0), 1.5 * sigma))
+    return np.sqrt(cv2.GaussianBlur(gx**2 + gy**2, (0, 0), 3.0 * sigma))
+
+
+def _near(landmarks: np.ndarray, lines, shape: tuple[int, int], closed: bool = False) -> np.ndarray:
+    """One on lines through landmarks, falling to zero beside them."""
+    away = np.full(shape, 255, np.uint8)
+    points = np.nan_to_num(np.asarray(landmarks, np.float64) - 0.5, nan=-1e4)
+    fixed = np.clip(np.round(points * 16), -(2**20), 2**20).astype(np.int32)
+    for numbers in lines:
+        cv2.polylines(away, [fixed[list(numbers)]], closed, 0, 1, cv2.LINE_8, 4)
+    if away.all():
+        return np.zeros(shape, np.float32)
+    distance = cv2.distanceTransform(away, cv2.DIST_L2, 5)
+    return np.exp(-0.5 * (distance / (_NEAR * shape[1])) ** 2)

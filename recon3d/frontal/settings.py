@@ -43,9 +43,9 @@ class FrontalSettings(BaseModel):
         1.0, ge=0, le=1, description="How far the face is brought to normal brightness."
     )
     error_coefficients: tuple[float, ...] = Field(
-        (36.1, 0.222, 11.2, 0.148, 0.00259, 0.335, 2.29e-05),
-        min_length=7,
-        max_length=7,
-        description="Of the sources of error in the predicted deviation, in the order of "
+        (2.48, 0.297, 0.326, 0.103, 0.258, 0.263, 0.28, 0.332),
+        min_length=8,
+        max_length=8,
+        description="Of the sources of doubt in the predicted deviation, in the order of "
         "`recon3d.frontal.deviation.SOURCES`; learned by benchmarks/deviation.py.",
     )

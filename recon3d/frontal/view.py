@@ -11,7 +11,7 @@ import numpy as np
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
 from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
-from recon3d.frontal.deviation import error_sources, predicted_deviation
+from recon3d.frontal.deviation import determined_share, error_sources, predicted_deviation
 from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.settings import FrontalSettings
@@ -23,6 +23,9 @@ from recon3d.types import Camera, FaceFit, FaceTexture, FaceTrack, FrontalView
 
 SUPERSAMPLING = 2
 """The surface is drawn finer by this factor and averaged down, which smooths its outline."""
+
+SINGLE_FRAME_NOISE = 0.2
+"""Relative deviation of what lies around the fused surface, brought from frames as they are."""
 
 
 def render_frontal(
@@ -107,21 +110,19 @@ def render_frontal(
     reference = raw
     if around is not None:
         reference = to_uint8(linear_to_srgb(compress((matched * gains).clip(0))))
+    landmarks = project(landmark_points(fit.model, vertices), camera.K, camera.R, camera.t).astype(
+        np.float32
+    )
+    outside = 1 - inside
+    resolution = inside * surface["resolution"] + outside * seen * density
+    generated = inside * surface["generated"] + outside * (1 - seen)
+    sources = _sources(surface, raw, landmarks, inside)
+    sigma = predicted_deviation(sources, settings.error_coefficients)
     # Around the surface a single frame speaks: less support than fused skin, and what no frame
     # shows is made up.
-    outside = 1 - inside
     single = seen * density**2
-    single = single / (single + 0.5)
-    evidence = np.stack(
-        [
-            inside * surface["support"] + outside * single,
-            inside * surface["resolution"] + outside * seen * density,
-            inside * surface["generated"] + outside * (1 - seen),
-        ],
-        axis=-1,
-    )
-    sources = _sources(surface, raw, evidence)
-    sigma = predicted_deviation(sources, settings.error_coefficients)
+    support = inside * _support(surface, sigma) + outside * single / (single + 0.5)
+    evidence = np.stack([support, resolution, generated], axis=-1)
     share = float((inside * surface["generated"]).sum() / max(inside.sum(), 1e-6))
     report(3, 3)
     return FrontalView(
@@ -130,9 +131,7 @@ def render_frontal(
         evidence=to_uint8(evidence),
         face_mask=inside.astype(np.float32),
         normals=surface["normals"],
-        landmarks=project(
-            landmark_points(fit.model, vertices), camera.K, camera.R, camera.t
-        ).astype(np.float32),
+        landmarks=landmarks,
         camera=camera,
         generated_share=share,
         reference=reference,
@@ -150,18 +149,19 @@ def render_frontal(
 def frontal_error_sources(fit: FaceFit, texture: FaceTexture, view: FrontalView) -> np.ndarray:
     """(512, 512, K) maps of `deviation.error_sources` of a neutral frontal view, drawn again."""
     surface = _draw(fit, texture, view.camera, fit.neutral)
-    return _sources(surface, view.raw, view.evidence.astype(np.float32) / 255)
+    return _sources(surface, view.raw, view.landmarks, view.face_mask)
 
 
-def _sources(surface, raw, evidence) -> np.ndarray:
-    return error_sources(
-        raw,
-        noise=surface["sigma"] / (surface["colour"].mean(-1) + 0.02),
-        resolution=evidence[..., 1],
-        generated=evidence[..., 2],
-        facing=surface["facing"],
-        plain=surface["plain"],
-    )
+def _sources(surface, raw, landmarks, inside) -> np.ndarray:
+    noise = surface["sigma"] / (surface["colour"].mean(-1) + 0.02)
+    noise = inside * noise + (1 - inside) * SINGLE_FRAME_NOISE
+    return error_sources(raw, landmarks, noise=noise)
+
+
+def _support(surface, sigma) -> np.ndarray:
+    # The texture keeps its pixels as a share: n / (n + 0.5).
+    share = np.clip(surface["support"], 0, 0.999)
+    return determined_share(sigma, 0.5 * share / (1 - share))
 
 
 def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.ndarray]:

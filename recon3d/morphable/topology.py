@@ -20,6 +20,22 @@ IRIS_RIGHT, IRIS_LEFT = 468, 473
 NOW7 = (33, 133, 362, 263, 2, 61, 291)
 """MediaPipe points of the seven NoW landmarks: lid corners, nose base, mouth corners."""
 
+# Lines of the features, right before left, open lines from one end to the other.
+BROWS = ((70, 63, 105, 66, 107), (300, 293, 334, 296, 336))
+NOSE_BRIDGE = (168, 6, 197, 195, 5, 4)
+NOSE_BASE = (98, 97, 2, 326, 327)
+NOSE_WINGS = ((129, 102, 48, 115), (358, 331, 278, 344))
+LIDS = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+)
+"""Contours of the eyes' openings, closed."""
+LIPS = (
+    (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),
+    (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
+)
+"""Outer and inner contour of the lips, closed."""
+
 
 @lru_cache(maxsize=1)
 def face_triangles() -> np.ndarray:

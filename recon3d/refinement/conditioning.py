@@ -5,6 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from recon3d.morphable.topology import (
+    BROWS,
+    LIDS,
+    LIPS,
+    NOSE_BASE,
+    NOSE_BRIDGE,
+    NOSE_WINGS,
+)
 from recon3d.types import FrontalView
 
 WORKING = 256
@@ -22,20 +30,8 @@ CHANNELS = {
 GUIDES = ("reference", "evidence", "normals", "landmarks", "mask")
 """What the generator may be deprived of: it then sees the picture alone."""
 
-_OPEN_LINES = (
-    (70, 63, 105, 66, 107),  # right brow
-    (300, 293, 334, 296, 336),  # left brow
-    (168, 6, 197, 195, 5, 4),  # bridge of the nose
-    (98, 97, 2, 326, 327),  # base of the nose
-    (129, 102, 48, 115),  # right wing
-    (358, 331, 278, 344),  # left wing
-)
-_CLOSED_LINES = (
-    (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
-    (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),
-    (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
-)
+_OPEN_LINES = (*BROWS, NOSE_BRIDGE, NOSE_BASE, *NOSE_WINGS)
+_CLOSED_LINES = (*LIDS, *LIPS)
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 MOUTH = (61, 291, 13, 14)
 """MediaPipe points whose mean is taken as the middle of the mouth."""

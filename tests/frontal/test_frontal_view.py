@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from recon3d.frontal import FrontalSettings, frontal_camera, render_frontal
 from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, landmark_points
+from recon3d.frontal.deviation import predicted_deviation
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.tone import compress, neutral_gains
+from recon3d.frontal.view import _draw, _sources, _support
 from recon3d.geometry import head_angles, project, so3_exp
 from recon3d.texturing import TexturingSettings, fuse_texture
 
@@ -158,3 +161,20 @@ def test_push_pull_keeps_what_is_known_and_fills_constants():
     out = push_pull(image * weight[..., None], weight)
     assert np.allclose(out[12:18, 7:13], 0.3, atol=1e-4)
     assert np.allclose(out, 0.3, atol=0.02)
+
+
+def test_support_of_more_and_better_frames_is_higher(portrait):
+    _, fit, texture, _, view = portrait
+    poor = replace(texture, support=0.5 * texture.support, sigma=3 * texture.sigma)
+    sigma, support = {}, {}
+    for name, made in (("all", texture), ("poor", poor)):
+        surface = _draw(fit, made, view.camera, fit.neutral)
+        sigma[name] = predicted_deviation(
+            _sources(surface, view.raw, view.landmarks, view.face_mask),
+            FrontalSettings().error_coefficients,
+        )
+        support[name] = _support(surface, sigma[name])
+    face = view.face_mask > 0.9
+    assert (sigma["poor"] >= sigma["all"])[face].all()
+    assert (support["poor"] <= support["all"])[face].all()
+    assert support["poor"][face].mean() < 0.95 * support["all"][face].mean()
