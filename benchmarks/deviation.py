@@ -150,7 +150,8 @@ def learn(paths: list[Path]) -> None:
                 rank = np.corrcoef(np.argsort(np.argsort(s)), np.argsort(np.argsort(e)))[0, 1]
                 print(
                     f"{paths[k].stem:28s} Spearman {rank:.2f}, inside one {np.mean(e <= s):.2f}, "
-                    f"two {np.mean(e <= 2 * s):.2f}, AUC {auc(s, e):.2f}, RMS {e.std():.1f}"
+                    f"two {np.mean(e <= 2 * s):.2f}, AUC {auc(s, e):.2f}, "
+                    f"RMS {np.sqrt((e**2).mean()):.1f}"
                 )
     for name, value in zip(SOURCES, fit(numbers)):
         print(f"{name:14s} {value:.5g}")
