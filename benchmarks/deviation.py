@@ -25,6 +25,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from own_scenes import frames_of, own_scenes, portrait_texture, portraits  # noqa: E402
 from texture import FULL, auc, fitted, keep_errors, settings_of  # noqa: E402
@@ -38,12 +39,13 @@ from recon3d.evaluation.scenes import (  # noqa: E402
 )
 from recon3d.fitting import FittingSettings, fit_track  # noqa: E402
 from recon3d.frontal import FrontalSettings, render_frontal  # noqa: E402
+from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, SIZE  # noqa: E402
 from recon3d.frontal.deviation import (  # noqa: E402
     SOURCES,
     learn_coefficients,
     predicted_deviation,
 )
-from recon3d.geometry import head_angles  # noqa: E402
+from recon3d.geometry import head_angles, umeyama  # noqa: E402
 from recon3d.morphable import load_model  # noqa: E402
 from recon3d.texturing import fuse_texture  # noqa: E402
 from recon3d.tracking import track_faces  # noqa: E402
@@ -69,6 +71,7 @@ def main() -> None:
         for case, subject in clips:
             measure(a.out, case.name, lambda case=case: fitted(case, a.out), subject.picture)
     elif a.photos and a.ict:
+        deviation_over_people(a.photos)
         measure_own(a)
     else:
         parser.error("either --photos and --ict, or --scenes")
@@ -76,26 +79,41 @@ def main() -> None:
 
 
 def measure_own(a) -> None:
-    """Clips of own scenes; their people's portraits say what is not known without looking."""
+    """Clips of own scenes."""
     ict, model = load_model(a.ict), load_model("recon3d")
     scenes = [s for first in FIRST_PEOPLE for s in own_scenes(first) if s.model == "ict-facekit"]
-    pictures = []
     for own, photo in zip(scenes, portraits(a.photos, 0, len(scenes))):
         skin = portrait_texture(ict, *photo, own.scene.person)
         truth, frames = frames_of(own, ict, skin)
-        pictures.append(truth.picture_truth())
+        picture = truth.picture_truth()
 
         def fit(frames=frames):
             track = track_faces(frames).tracks[0]
             return track, fit_track(track, model, FittingSettings())
 
-        measure(a.out, f"{own.name}_{own.scene.person}", fit, pictures[-1], one_side=True)
-    seen = np.all([p.mask for p in pictures], axis=0)
-    luma = np.array([p.image @ np.array([0.299, 0.587, 0.114]) for p in pictures])[:, seen]
-    # As errors are measured: brightness and contrast matched.
-    level, contrast = luma.mean(1, keepdims=True), luma.std(1, keepdims=True)
-    spread = ((luma - level) / contrast).var(0, ddof=1).mean() ** 0.5 * contrast.mean()
-    print(f"deviation of luma over {len(luma)} people: {spread:.1f}")
+        measure(a.out, f"{own.name}_{own.scene.person}", fit, picture, one_side=True)
+
+
+def deviation_over_people(photos: Path, count: int = 150) -> float:
+    """Deviation of luma over people, of what skin tone and light alone do not tell.
+
+    Photos are brought together by their eyes as `frontal.png` is; what is coarser than a 32nd of
+    the width is taken out of each.
+    """
+    side = 256
+    goal = EYES * (side / SIZE)
+    details = []
+    for image, points in portraits(photos, 0, count):
+        eyes = [points[list(lid), :2].mean(0) for lid in (RIGHT_LID, LEFT_LID)]
+        s, R, t = umeyama(np.array(eyes), goal)
+        matrix = np.column_stack([s * R, t + s * R @ [0.5, 0.5] - 0.5])
+        aligned = cv2.warpAffine(image, matrix, (side, side), borderMode=cv2.BORDER_REFLECT)
+        luma = aligned.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        details.append(luma - cv2.GaussianBlur(luma, (0, 0), side / 32))
+    # About what the face covers in that layout.
+    spread = np.var(details, axis=0, ddof=1)[60:220, 70:186].mean() ** 0.5
+    print(f"deviation of luma over {len(details)} people: {spread:.1f}")
+    return float(spread)
 
 
 def measure(out: Path, name: str, make, picture, *, one_side: bool = False) -> None:
