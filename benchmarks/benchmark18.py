@@ -8,20 +8,15 @@ model's own mean face for everybody, the best single frame, the average of warpe
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
-import os
-import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+from results import PAGE, machine, markdown_table, write_section
 
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-
-from recon3d.cli.bench import case_runner  # noqa: E402
-from recon3d.evaluation import (  # noqa: E402
+from recon3d.cli.bench import case_runner
+from recon3d.evaluation import (
     aggregate,
     format_table,
     frame_average,
@@ -34,8 +29,8 @@ from recon3d.evaluation import (  # noqa: E402
     single_frame,
     to_frame,
 )
-from recon3d.progress import Reporter  # noqa: E402
-from recon3d.settings import load_settings  # noqa: E402
+from recon3d.progress import Reporter
+from recon3d.settings import load_settings
 
 WANTED = {
     "metric_median": ("<=", 1.55),

@@ -10,23 +10,17 @@ Finished clips are not run again while version and settings stay the same.
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
-import os
-import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+from results import PAGE, machine, markdown_table, write_section
 
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-
-from recon3d.cli.bench import run_conditions  # noqa: E402
-from recon3d.evaluation.expectations import markdown_rows  # noqa: E402
-from recon3d.evaluation.matrix import QUICK_SETTINGS, format_conditions  # noqa: E402
-from recon3d.progress import Reporter  # noqa: E402
+from recon3d.cli.bench import run_conditions
+from recon3d.evaluation.expectations import markdown_rows
+from recon3d.evaluation.matrix import QUICK_SETTINGS, format_conditions
+from recon3d.progress import Reporter
 
 
 def main() -> None:

@@ -13,42 +13,36 @@ of a quality matrix (``cells/`` and ``people/``) instead of rendering.
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import cv2
+import numpy as np
+from own_scenes import frames_of, own_scenes, portrait_texture, portraits
+from texture import FULL, auc, fitted, keep_errors, settings_of
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-from own_scenes import frames_of, own_scenes, portrait_texture, portraits  # noqa: E402
-from texture import FULL, auc, fitted, keep_errors, settings_of  # noqa: E402
-
-from recon3d.errors import Recon3DError  # noqa: E402
-from recon3d.evaluation.benchmark import Case, Subject  # noqa: E402
-from recon3d.evaluation.scenes import (  # noqa: E402
+from recon3d.errors import Recon3DError
+from recon3d.evaluation.benchmark import Case, Subject
+from recon3d.evaluation.scenes import (
     SUBJECT_FILES,
     load_scene,
     subject_key,
 )
-from recon3d.fitting import FittingSettings, fit_track  # noqa: E402
-from recon3d.frontal import FrontalSettings, render_frontal  # noqa: E402
-from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, SIZE  # noqa: E402
-from recon3d.frontal.deviation import (  # noqa: E402
+from recon3d.fitting import FittingSettings, fit_track
+from recon3d.frontal import FrontalSettings, render_frontal
+from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, SIZE
+from recon3d.frontal.deviation import (
     SOURCES,
     learn_coefficients,
     predicted_deviation,
 )
-from recon3d.geometry import head_angles, umeyama  # noqa: E402
-from recon3d.morphable import load_model  # noqa: E402
-from recon3d.texturing import fuse_texture  # noqa: E402
-from recon3d.tracking import track_faces  # noqa: E402
+from recon3d.geometry import head_angles, umeyama
+from recon3d.morphable import load_model
+from recon3d.texturing import fuse_texture
+from recon3d.tracking import track_faces
 
 FIRST_PEOPLE = (300, 340)
 """Of the own scenes; other benchmarks use other people."""

@@ -10,31 +10,26 @@ full runs scores them too. Finished clips are not fitted again while model and s
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
 import hashlib
 import json
-import os
-import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import numpy as np
+from results import PAGE, machine, markdown_table, write_section
 
-import numpy as np  # noqa: E402
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-
-import recon3d  # noqa: E402
-from recon3d.evaluation import (  # noqa: E402
+import recon3d
+from recon3d.evaluation import (
     aggregate,
     mean_face_rows,
     read_benchmark,
     score_results,
 )
-from recon3d.progress import Reporter  # noqa: E402
-from recon3d.settings import load_settings  # noqa: E402
-from recon3d.types import FaceFit, FaceModel, FaceTrack  # noqa: E402
+from recon3d.progress import Reporter
+from recon3d.settings import load_settings
+from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 FIRST_EDITION = 1.19
 """Non-metric median of the embedded model's first edition over the same 18 clips, mm."""

@@ -8,40 +8,34 @@ truth. The clips go through the main job. Fused views are kept in --out and used
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
-import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import cv2
+import numpy as np
+import pandas as pd
+from results import PAGE, machine, markdown_table, write_section
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-
-from recon3d import pipeline  # noqa: E402
-from recon3d.errors import Recon3DError  # noqa: E402
-from recon3d.evaluation import load_descriptor, read_benchmark  # noqa: E402
-from recon3d.evaluation.metrics import PictureTruth, picture_metrics  # noqa: E402
-from recon3d.morphable import load_model  # noqa: E402
-from recon3d.morphable.photos import read_photos  # noqa: E402
-from recon3d.progress import Reporter  # noqa: E402
-from recon3d.recognition import load_embedder  # noqa: E402
-from recon3d.refinement.conditioning import GUIDES  # noqa: E402
-from recon3d.refinement.projection import observed_residual  # noqa: E402
-from recon3d.refinement.refine import refine_frontal  # noqa: E402
-from recon3d.refinement.refiners import OwnRefiner, load_refiner  # noqa: E402
-from recon3d.refinement.settings import RefinementSettings  # noqa: E402
-from recon3d.refinement.shards import photo_names  # noqa: E402
-from recon3d.settings import load_settings  # noqa: E402
-from recon3d.state import load_state, save_state  # noqa: E402
+from recon3d import pipeline
+from recon3d.errors import Recon3DError
+from recon3d.evaluation import load_descriptor, read_benchmark
+from recon3d.evaluation.metrics import PictureTruth, picture_metrics
+from recon3d.morphable import load_model
+from recon3d.morphable.photos import read_photos
+from recon3d.progress import Reporter
+from recon3d.recognition import load_embedder
+from recon3d.refinement.conditioning import GUIDES
+from recon3d.refinement.projection import observed_residual
+from recon3d.refinement.refine import refine_frontal
+from recon3d.refinement.refiners import OwnRefiner, load_refiner
+from recon3d.refinement.settings import RefinementSettings
+from recon3d.refinement.shards import photo_names
+from recon3d.settings import load_settings
+from recon3d.state import load_state, save_state
 
 SEED = 7001
 """Of the validation people's cameras; training uses small seeds."""

@@ -13,24 +13,18 @@ the input in every case; only what the networks look at differs.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import before  # noqa: F401 isort: split
+import numpy as np
+from results import PAGE, machine, markdown_table, write_section
 
-import numpy as np  # noqa: E402
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-
-from recon3d.evaluation.benchmark import WORST  # noqa: E402
-from recon3d.evaluation.matrix import observation_metrics  # noqa: E402
-from recon3d.evaluation.scenes import Scene, SceneTruth, render_scene, scene_truth  # noqa: E402
-from recon3d.restoration import (  # noqa: E402
+from recon3d.evaluation.benchmark import WORST
+from recon3d.evaluation.matrix import observation_metrics
+from recon3d.evaluation.scenes import Scene, SceneTruth, render_scene, scene_truth
+from recon3d.restoration import (
     H264,
     LowLight,
     MotionBlur,
@@ -39,8 +33,8 @@ from recon3d.restoration import (  # noqa: E402
     auto_restore,
     degrade_clip,
 )
-from recon3d.tracking import TrackingSettings, track_faces  # noqa: E402
-from recon3d.types import FaceModel, Frame  # noqa: E402
+from recon3d.tracking import TrackingSettings, track_faces
+from recon3d.types import FaceModel, Frame
 
 LEVELS = {
     "darkness": (0.3, 0.1, 0.06, 0.04, 0.02),

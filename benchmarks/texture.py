@@ -12,40 +12,35 @@ to some variants, ``--cases`` to some clips; the section is written from all tha
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
 import functools
 import hashlib
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import cv2
+import numpy as np
+import pandas as pd
+from results import PAGE, machine, markdown_table, write_section
+from truth import true_fit
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-from truth import true_fit  # noqa: E402
-
-from recon3d.evaluation import load_descriptor, read_benchmark  # noqa: E402
-from recon3d.evaluation.metrics import picture_error, picture_metrics  # noqa: E402
-from recon3d.fitting import FittingSettings, fit_track  # noqa: E402
-from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal  # noqa: E402
-from recon3d.frontal.deviation import predicted_deviation  # noqa: E402
-from recon3d.media import iterate_frames, open_inputs  # noqa: E402
-from recon3d.morphable import load_model  # noqa: E402
-from recon3d.progress import Reporter  # noqa: E402
-from recon3d.state import load_state, save_state  # noqa: E402
-from recon3d.texturing import TexturingSettings, fuse_texture, plain_average  # noqa: E402
-from recon3d.tracking import track_faces  # noqa: E402
+from recon3d.evaluation import load_descriptor, read_benchmark
+from recon3d.evaluation.metrics import picture_error, picture_metrics
+from recon3d.fitting import FittingSettings, fit_track
+from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal
+from recon3d.frontal.deviation import predicted_deviation
+from recon3d.media import iterate_frames, open_inputs
+from recon3d.morphable import load_model
+from recon3d.progress import Reporter
+from recon3d.state import load_state, save_state
+from recon3d.texturing import TexturingSettings, fuse_texture, plain_average
+from recon3d.tracking import track_faces
 
 COUNTS = (1, 2, 4, 8, 16, 32)
 SMALL = ("tiny28", "warm40", "cold40")
