@@ -132,7 +132,9 @@ def clips(photos: Path, count: int, models: dict, folder: Path) -> list[dict]:
 def reading(clip: dict, name: str, model) -> Reading:
     """Landmark poses after one round: smoothed over time, the shape only begun."""
     fit = fit_track(
-        clip["track"], model, FittingSettings(rounds=1, dense=DenseSettings(enabled=False))
+        clip["track"],
+        model,
+        FittingSettings(rounds=1, pitch_shown=1, dense=DenseSettings(enabled=False)),
     )
     true = clip["R"][[v.frame_index for v in clip["track"].views]]
     return Reading(clip["name"], name, fit.R, true, fit.view_weight > 0, width_px(fit))
@@ -219,12 +221,14 @@ def law_table(readings: list[Reading]) -> str:
 
 def dense_table(chosen: list[dict], readings: list[Reading], models: dict) -> str:
     """Poses after dense alignment from landmark poses as they are and as corrected."""
-    law, rows = LAWS["pitch by pitch, lean by yaw x pitch"], []
+    law, rows = LAWS["second order"], []
     for clip in chosen:
         # looked at with the model that it was not made of
         name = MODELS[1 - MODELS.index(clip["model"])]
         fit = fit_track(
-            clip["track"], models[name], FittingSettings(dense=DenseSettings(enabled=False))
+            clip["track"],
+            models[name],
+            FittingSettings(pitch_shown=1, dense=DenseSettings(enabled=False)),
         )
         R = corrected(fit.R, law, learn(others(readings, clip["name"]), law))
         middle = middle_of(fit.model)
@@ -269,7 +273,7 @@ def main() -> None:
     if a.dense:
         step = max(len(made) // a.dense, 1)
         text += [
-            "Before and after dense alignment, with pitch and lean corrected first or not:",
+            "Before and after dense alignment, poses corrected first (second order) or not:",
             dense_table(made[::step][: a.dense], readings, models),
         ]
     page = "\n\n".join(text)
