@@ -29,7 +29,7 @@ from recon3d.fitting.shape_basis import (
 from recon3d.fitting.solver import solve_arrow
 from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import Visibility, surface_points
-from recon3d.geometry import FRONTAL, project, skew, so3_exp, so3_log
+from recon3d.geometry import FRONTAL, head_angles, project, skew, so3_exp, so3_log
 from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 POSE_RIDGE = 1e-6
@@ -625,6 +625,28 @@ class _Renewal:
         nearest = gap.argmin(1)
         return paths, np.where(gap[np.arange(len(at)), nearest] < 15.0, nearest, -1)
 
+    def undo_pitch(self, R: np.ndarray, place: np.ndarray) -> None:
+        """Turn the landmarks of every view to the pitch that they should show.
+
+        A face-mesh landmarker draws a head that looks up or down, or that a camera looks down
+        upon, nearer to level than it is. Points move as those of the mean face would.
+
+        Parameters
+        ----------
+        R, place : (N, 3, 3), (N, 3)
+            Poses as landmarks show them, steadied over time.
+        """
+        lacking = 1 / self.settings.pitch_shown - 1
+        if lacking == 0:
+            return
+        turn = np.zeros((len(R), 3))
+        # a head looks up by turning backwards about its x axis
+        turn[:, 0] = -lacking * np.radians(head_angles(R)[:, 1])
+        moved = (R @ so3_exp(turn) - R) @ (self.basis.mean - self.basis.middle).T
+        moved = moved.transpose(0, 2, 1) * np.exp(place[:, 2])[:, None, None]
+        self.points = np.where(self.usable[..., None], self.points + moved[..., :2], 0.0)
+        self.depth = np.where(self.depth_usable, self.depth + moved[..., 2], 0.0)
+
     def directions(self, state: State) -> np.ndarray:
         """(N, 3) unit vectors from the head to the camera, model axes."""
         t = translation(state.place, state.log_focal[self.source], self.centre)
@@ -875,9 +897,13 @@ def fit_track(
         done = (round_number + 1) * settings.iterations
         error = _view_error(problem, state, renewal)
         view_weight = _view_weights(error, known, settings)
+        if round_number == 0:
+            shown = state
+            renewal.undo_pitch(shown.R, shown.place)
     if progress is not None:
         progress(total, total)
     reading = _Renewal(track, model, every, settings, visibility)
+    reading.undo_pitch(shown.R, shown.place)
     fit = _result(track, model, problem, reading, state, view_weight)
     fit.info.update(
         steps=steps, costs=costs, seconds=clock.perf_counter() - started, landmarks=len(basis.mean)

@@ -126,6 +126,13 @@ class FittingSettings(BaseModel):
         description="How many independent landmarks they are worth: neighbours in one frame err "
         "together.",
     )
+    pitch_shown: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the head's pitch, the camera's tilt included, that landmarks show "
+        "(about 0.7 on clips of our own); 1 to take them at their word.",
+    )
     student_dof: float = Field(4.0, gt=0, description="Degrees of freedom of the Student-t loss.")
     bias_mm: float = Field(
         2.0,
