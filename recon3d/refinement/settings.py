@@ -103,5 +103,11 @@ class TrainingSettings(BaseModel):
         le=1,
         description="Share of crops without guides, so that the generator can do without them.",
     )
+    warp: float = Field(
+        3.0,
+        ge=0,
+        description="Smooth random warps of most crops, standard deviation in px of 256: people "
+        "differ by more than the photos show.",
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")

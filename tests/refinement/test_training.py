@@ -7,7 +7,7 @@ from refinement_scenes import make_pairs
 
 from recon3d.errors import InputError
 from recon3d.refinement.settings import TrainingSettings
-from recon3d.refinement.training import Trainer, train
+from recon3d.refinement.training import Trainer, _warp, train
 
 FAST = dict(
     widths=(8, 12),
@@ -132,6 +132,25 @@ def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
     assert found["identity"] > 0 and found["likeness"] > 0
     without = Trainer(*pairs, tmp_path, settings.model_copy(update={"identity": 0, "likeness": 0}))
     assert "identity" not in without.advance()
+
+
+def test_warps_take_points_along(pairs, tmp_path):
+    still = Trainer(*pairs, tmp_path, TrainingSettings(**{**FAST, "crop": 224}, warp=0))
+    picture = torch.zeros(1, 224, 224)
+    points = np.array([[60.5, 70.5], [120.5, 100.5], [150.5, 160.5]])
+    for x, y in points.astype(int):
+        picture[0, y - 2 : y + 3, x - 2 : x + 3] = 1
+    for seed in range(5):
+        x, y, place, outline = _warp(
+            picture, picture, points, points, 4.0, np.random.default_rng(seed)
+        )
+        assert torch.equal(x, y) and np.array_equal(place, outline)
+        assert np.abs(place - points).max() > 1
+        for px, py in place:
+            patch = x[0, int(py) - 6 : int(py) + 7, int(px) - 6 : int(px) + 7]
+            row, column = np.argwhere(patch.numpy() > 0.5).mean(0) - 6
+            assert abs(row) < 1.2 and abs(column) < 1.2
+    assert still.batch(0)["inputs"].shape[-1] == 224
 
 
 def test_begins_with_earlier_weights(pairs, tmp_path):
