@@ -398,7 +398,7 @@ class Trainer:
                 )
         self.step, self.seconds = state["step"], state["seconds"]
         self.history = json.loads(state.get("history", "[]"))
-        if self._loss_weights() != {k: known[k] for k in self._loss_weights()}:
+        if self._loss_weights() != {k: known.get(k) for k in self._loss_weights()}:
             self.history.append({"from_step": self.step, **self._loss_weights()})
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])

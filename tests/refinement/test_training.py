@@ -1,4 +1,5 @@
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -93,6 +94,19 @@ def test_resuming_with_other_settings_is_refused(pairs, tmp_path):
     Trainer(*pairs, tmp_path, TrainingSettings(**FAST)).save()
     with pytest.raises(InputError, match="seed"):
         Trainer(*pairs, tmp_path, TrainingSettings(**FAST, seed=3)).load()
+
+
+def test_resumes_what_an_earlier_version_began(pairs, tmp_path):
+    settings = TrainingSettings(**FAST)
+    Trainer(*pairs, tmp_path, settings).save()
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    known = json.loads(state["settings"])
+    del known["warp"], known["bands"]
+    torch.save(state | {"settings": json.dumps(known)}, path)
+    resumed = Trainer(*pairs, tmp_path, settings)
+    resumed.load()
+    assert len(resumed.history) == 2
 
 
 class Describer(torch.nn.Module):
