@@ -16,11 +16,11 @@ class RefinementSettings(BaseModel):
         "reads; none takes the shipped one.",
     )
     strength: float = Field(
-        0.6,
+        0.7,
         ge=0,
         le=1,
         description="Share of the refiner's change that is taken: on people never trained on, "
-        "identity is kept best at about a half; 1 looks sharpest.",
+        "more than this brings the picture hardly nearer to the person; 1 looks sharpest.",
     )
     project: bool = Field(
         True,
@@ -34,7 +34,7 @@ class RefinementSettings(BaseModel):
         "above 0.8.",
     )
     drift_limit: float = Field(
-        0.25,
+        0.45,
         gt=0,
         description="Distance of face descriptors between fused and refined view beyond which the "
         "refinement is blended back; 0.6 is usually another person.",
