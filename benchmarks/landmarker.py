@@ -13,30 +13,24 @@ docs/RESULTS.md.
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
-import os
 import pickle
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import numpy as np
+from own_scenes import OwnScene, frames_of, portrait_texture, portraits
+from results import PAGE, machine, markdown_table, write_section
 
-import numpy as np  # noqa: E402
-from own_scenes import OwnScene, frames_of, portrait_texture, portraits  # noqa: E402
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-
-from recon3d.evaluation.scenes import Scene  # noqa: E402
-from recon3d.fitting import DenseSettings, FittingSettings, fit_track  # noqa: E402
-from recon3d.fitting.dense import refine_fit  # noqa: E402
-from recon3d.geometry import head_angles, so3_exp, so3_log  # noqa: E402
-from recon3d.morphable import load_model  # noqa: E402
-from recon3d.tracking import track_faces  # noqa: E402
+from recon3d.evaluation.scenes import Scene
+from recon3d.fitting import DenseSettings, FittingSettings, fit_track
+from recon3d.fitting.dense import refine_fit
+from recon3d.geometry import head_angles, so3_exp, so3_log
+from recon3d.morphable import load_model
+from recon3d.tracking import track_faces
 
 PERSON = 900
 """First of these people; the scenes of the other benchmarks begin at 100 and 200."""

@@ -12,38 +12,31 @@ change of code. A run of all clips fills its section of docs/RESULTS.md.
 
 from __future__ import annotations
 
+from before import ROOT  # isort: split
+
 import argparse
 import json
-import os
 import resource
-import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GLOG_minloglevel", "3")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+import numpy as np
+from models import track_of
+from own_scenes import OwnScene, frames_of, own_scenes, portrait_texture, portraits
+from results import PAGE, machine, markdown_table, write_section
+from truth import NOW7, ClipTruth, clip_truth, expressions_of, true_fit, true_shape
 
-import numpy as np  # noqa: E402
-from models import track_of  # noqa: E402
-from own_scenes import OwnScene, frames_of, own_scenes, portrait_texture, portraits  # noqa: E402
-from results import PAGE, machine, markdown_table, write_section  # noqa: E402
-from truth import NOW7, ClipTruth, clip_truth, expressions_of, true_fit, true_shape  # noqa: E402
-
-from recon3d.evaluation import read_benchmark  # noqa: E402
-from recon3d.evaluation.metrics import shape_metrics  # noqa: E402
-from recon3d.evaluation.surfaces import Surface  # noqa: E402
-from recon3d.fitting import DenseSettings, FittingSettings, fit_track  # noqa: E402
-from recon3d.fitting.dense import align_shape, refine_fit  # noqa: E402
-from recon3d.fitting.visibility import surface_points  # noqa: E402
-from recon3d.geometry import project, so3_log, umeyama  # noqa: E402
-from recon3d.morphable import load_model  # noqa: E402
-from recon3d.settings import load_settings  # noqa: E402
+from recon3d.evaluation import read_benchmark
+from recon3d.evaluation.metrics import shape_metrics
+from recon3d.evaluation.surfaces import Surface
+from recon3d.fitting import DenseSettings, FittingSettings, fit_track
+from recon3d.fitting.dense import align_shape, refine_fit
+from recon3d.fitting.visibility import surface_points
+from recon3d.geometry import project, so3_log, umeyama
+from recon3d.morphable import load_model
+from recon3d.settings import load_settings
 
 FRAMES = (1, 2, 4, 8, 16, 50)
 CURVE_CASES = ("ict002_clean110", "ict002_warm40", "james_bright64")

@@ -23,29 +23,6 @@ from recon3d.refinement.weights import load_generator, save_generator
 from recon3d.tracking.topology import MIRROR
 
 _EYES = (33, 133), (362, 263)
-_FREE = {
-    "checkpoint_every",
-    "validate_every",
-    "device",
-    "steps",
-    "pairs",
-    "val_pairs",
-    "learning_rate",
-    "adversarial_from",
-    "adversarial",
-    "matching",
-    "pixel",
-    "bands",
-    "gradient",
-    "structure",
-    "likelihood",
-    "identity",
-    "likeness",
-    "batch",
-    "crop",
-    "warp",
-}
-"""Settings that may change when training goes on; the others belong to the run."""
 _RECORDED = (
     "learning_rate",
     "adversarial",
@@ -61,7 +38,18 @@ _RECORDED = (
     "crop",
     "warp",
 )
-"""Of those, the ones whose changes are written down."""
+"""Settings that may change when training goes on, each change written down."""
+_FREE = {
+    *_RECORDED,
+    "checkpoint_every",
+    "validate_every",
+    "device",
+    "steps",
+    "val_pairs",
+    "adversarial_from",
+    "likelihood",
+}
+"""All that may change; the others belong to the run."""
 
 
 class Trainer:

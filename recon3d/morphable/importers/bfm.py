@@ -60,7 +60,7 @@ def _read_mat(path: Path) -> RawModel:
 
     try:
         data = loadmat(path, variable_names=[*_MAT, "texMU"])
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # SciPy's answer to the HDF5 layout of MATLAB 7.3
         raise ModelError(
             f"{path}: expected a MATLAB 5 file, found MATLAB 7.3; save it again with -v7"
         ) from error
