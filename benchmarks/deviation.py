@@ -21,16 +21,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from own_scenes import frames_of, own_scenes, portrait_texture, portraits
+from own_scenes import frames_of, own_scenes, portraits
 from texture import FULL, auc, fitted, keep_errors, settings_of
 
 from recon3d.errors import Recon3DError
 from recon3d.evaluation.benchmark import Case, Subject
-from recon3d.evaluation.scenes import (
-    SUBJECT_FILES,
-    load_scene,
-    subject_key,
-)
 from recon3d.fitting import FittingSettings, fit_track
 from recon3d.frontal import FrontalSettings, render_frontal
 from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, SIZE
@@ -41,6 +36,12 @@ from recon3d.frontal.deviation import (
 )
 from recon3d.geometry import head_angles, umeyama
 from recon3d.morphable import load_model
+from recon3d.scenes.portraits import portrait_texture
+from recon3d.scenes.scene import (
+    SUBJECT_FILES,
+    load_scene,
+    subject_key,
+)
 from recon3d.texturing import fuse_texture
 from recon3d.tracking import track_faces
 

@@ -22,14 +22,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from own_scenes import OwnScene, frames_of, portrait_texture, portraits
+from own_scenes import OwnScene, frames_of, portraits
 from results import PAGE, machine, markdown_table, write_section
 
-from recon3d.evaluation.scenes import Scene
 from recon3d.fitting import DenseSettings, FittingSettings, fit_track
 from recon3d.fitting.dense import refine_fit
 from recon3d.geometry import head_angles, so3_exp, so3_log
 from recon3d.morphable import load_model
+from recon3d.scenes.portraits import portrait_texture
+from recon3d.scenes.scene import Scene
 from recon3d.tracking import track_faces
 
 PERSON = 900

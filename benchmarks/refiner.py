@@ -23,7 +23,7 @@ from results import PAGE, machine, markdown_table, write_section
 from recon3d import pipeline
 from recon3d.errors import Recon3DError
 from recon3d.evaluation import load_descriptor, read_benchmark
-from recon3d.evaluation.metrics import PictureTruth, picture_metrics
+from recon3d.evaluation.metrics import picture_metrics
 from recon3d.morphable import load_model
 from recon3d.morphable.photos import read_photos
 from recon3d.progress import Reporter
@@ -34,6 +34,7 @@ from recon3d.refinement.refine import refine_frontal
 from recon3d.refinement.refiners import OwnRefiner, load_refiner
 from recon3d.refinement.settings import RefinementSettings
 from recon3d.refinement.shards import photo_names
+from recon3d.scenes.truth import PictureTruth
 from recon3d.settings import load_settings
 from recon3d.state import load_state, save_state
 

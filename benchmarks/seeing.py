@@ -23,7 +23,6 @@ from results import PAGE, machine, markdown_table, write_section
 
 from recon3d.evaluation.benchmark import WORST
 from recon3d.evaluation.matrix import observation_metrics
-from recon3d.evaluation.scenes import Scene, SceneTruth, render_scene, scene_truth
 from recon3d.restoration import (
     H264,
     LowLight,
@@ -33,6 +32,7 @@ from recon3d.restoration import (
     auto_restore,
     degrade_clip,
 )
+from recon3d.scenes.scene import Scene, SceneTruth, render_scene, scene_truth
 from recon3d.tracking import TrackingSettings, track_faces
 from recon3d.types import FaceModel, Frame
 

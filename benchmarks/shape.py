@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from models import track_of
-from own_scenes import OwnScene, frames_of, own_scenes, portrait_texture, portraits
+from own_scenes import OwnScene, frames_of, own_scenes, portraits
 from results import PAGE, machine, markdown_table, write_section
 from truth import NOW7, ClipTruth, clip_truth, expressions_of, true_fit, true_shape
 
@@ -36,6 +36,7 @@ from recon3d.fitting.dense import align_shape, refine_fit
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import project, so3_log, umeyama
 from recon3d.morphable import load_model
+from recon3d.scenes.portraits import portrait_texture
 from recon3d.settings import load_settings
 
 FRAMES = (1, 2, 4, 8, 16, 50)

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from recon3d.evaluation.benchmark import Case, Subject
-from recon3d.evaluation.metrics import ShapeTruth
 from recon3d.evaluation.surfaces import Surface
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import project, umeyama
+from recon3d.scenes.truth import ShapeTruth
 from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 NOW7 = (33, 133, 362, 263, 2, 61, 291)
@@ -56,7 +56,7 @@ class ClipTruth:
 
 
 def clip_truth(case: Case | Path) -> ClipTruth:
-    """Read the gt.npz beside a clip: the benchmark's, or that of `recon3d.evaluation.scenes`."""
+    """Read the gt.npz beside a clip: the benchmark's, or that of `recon3d.scenes.scene`."""
     folder = case if isinstance(case, Path) else case.clip.parent
     with np.load(folder / "gt.npz") as z:
         if "T_head_to_cam" in z:

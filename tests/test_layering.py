@@ -18,6 +18,7 @@ ORDER = (
     "fitting",
     "texturing",
     "frontal",
+    "scenes",
     "refinement",
     "recognition",
     "evaluation",

@@ -1,4 +1,4 @@
-"""Metrics, benchmarks and scenes with known truth.
+"""Metrics and benchmarks.
 
 Names are loaded on first use, so that importing this package costs nothing.
 """
@@ -22,18 +22,10 @@ _WHERE = {
     "score_results": "benchmark",
     "to_frame": "benchmark",
     "FaceDescriptor": "metrics",
-    "PictureTruth": "metrics",
-    "ShapeTruth": "metrics",
     "load_descriptor": "metrics",
     "picture_metrics": "metrics",
-    "portrait_landmarks": "metrics",
     "shape_metrics": "metrics",
     "ssim": "metrics",
-    "Scene": "scenes",
-    "SceneTruth": "scenes",
-    "load_scene": "scenes",
-    "render_scene": "scenes",
-    "write_benchmark": "scenes",
     "Surface": "surfaces",
     "align_to_scan": "surfaces",
 }

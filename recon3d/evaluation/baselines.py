@@ -14,9 +14,10 @@ import numpy as np
 
 from recon3d.errors import InputError
 from recon3d.evaluation.benchmark import Benchmark
-from recon3d.evaluation.metrics import eye_alignment, shape_metrics
+from recon3d.evaluation.metrics import shape_metrics
 from recon3d.frontal.camera import EYES, SIZE
 from recon3d.morphable.topology import NOW7, face_triangles
+from recon3d.scenes.truth import eye_alignment
 from recon3d.types import FaceModel, FaceObservation, FaceTrack
 
 IRIS_MM = 11.7

@@ -18,13 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from recon3d.errors import InputError, Recon3DError
-from recon3d.evaluation.metrics import (
-    FaceDescriptor,
-    PictureTruth,
-    ShapeTruth,
-    picture_metrics,
-    shape_metrics,
-)
+from recon3d.evaluation.metrics import FaceDescriptor, picture_metrics, shape_metrics
+from recon3d.scenes.truth import PictureTruth, ShapeTruth
 
 log = logging.getLogger("recon3d")
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from recon3d.colour import linear_to_srgb, srgb_to_linear, to_uint8
 from recon3d.errors import NoFaceError
-from recon3d.evaluation.drawing import room
 from recon3d.geometry import FRONTAL, head_rotation, intrinsics, so3_exp
 from recon3d.rendering import draw_mesh, over
+from recon3d.scenes.drawing import room
 from recon3d.types import Camera, FaceFit, FaceObservation
 
 FACE_OVAL = (

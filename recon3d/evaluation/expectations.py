@@ -276,7 +276,7 @@ def _known(value: float | None) -> bool:
 # ----------------------------------------------------------------------------------- pictures
 def _examples(plan: Plan, rows: Sequence[dict], factor: str, out: Path) -> list[dict]:
     """For each level the most ordinary clip that gave a picture: frame, result, truth."""
-    from recon3d.evaluation.scenes import subject_key
+    from recon3d.scenes.scene import subject_key
 
     found = []
     for level in FACTORS[factor]:

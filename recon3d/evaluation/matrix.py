@@ -35,13 +35,9 @@ from recon3d.evaluation.benchmark import (
     score_case,
     scored_track,
 )
-from recon3d.evaluation.metrics import (
-    FaceDescriptor,
-    PictureTruth,
-    identity_distances,
-    shape_metrics,
-)
-from recon3d.evaluation.scenes import (
+from recon3d.evaluation.metrics import FaceDescriptor, identity_distances, shape_metrics
+from recon3d.files import atomic_write
+from recon3d.scenes.scene import (
     SUBJECT_FILES,
     Scene,
     SceneTruth,
@@ -50,7 +46,7 @@ from recon3d.evaluation.scenes import (
     write_clip,
     write_subject,
 )
-from recon3d.files import atomic_write
+from recon3d.scenes.truth import PictureTruth
 from recon3d.types import FaceFit, FaceModel, FaceTrack, Reconstruction
 
 if TYPE_CHECKING:

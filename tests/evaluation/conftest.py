@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from recon3d.evaluation.metrics import ShapeTruth
+from recon3d.scenes.truth import ShapeTruth
 
 NOW7_DIRECTIONS = np.array(
     [

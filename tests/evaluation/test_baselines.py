@@ -12,7 +12,7 @@ from recon3d.evaluation.baselines import (
     metric_mesh,
     single_frame,
 )
-from recon3d.evaluation.metrics import eye_centres, portrait_landmarks
+from recon3d.scenes.truth import eye_centres, portrait_landmarks
 from recon3d.types import FaceObservation, FaceTrack, ImagePatch
 
 

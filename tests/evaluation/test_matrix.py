@@ -21,7 +21,7 @@ from recon3d.evaluation.matrix import (
     write_tables,
 )
 from recon3d.evaluation.metrics import load_descriptor
-from recon3d.evaluation.scenes import Scene, scene_truth
+from recon3d.scenes.scene import Scene, scene_truth
 from recon3d.types import FaceFit, FaceObservation, FaceTrack
 
 

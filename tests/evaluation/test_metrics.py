@@ -5,17 +5,9 @@ import numpy as np
 import pytest
 
 from recon3d.errors import BackendUnavailable
-from recon3d.evaluation.metrics import (
-    FaceDescriptor,
-    PictureTruth,
-    eye_alignment,
-    eye_centres,
-    picture_metrics,
-    portrait_landmarks,
-    shape_metrics,
-    ssim,
-)
+from recon3d.evaluation.metrics import FaceDescriptor, picture_metrics, shape_metrics, ssim
 from recon3d.geometry import so3_exp
+from recon3d.scenes.truth import PictureTruth, eye_alignment, eye_centres, portrait_landmarks
 
 
 @pytest.fixture(scope="module")

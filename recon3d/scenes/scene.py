@@ -19,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
-from recon3d.evaluation.drawing import room, shoulders
-from recon3d.evaluation.metrics import PictureTruth, ShapeTruth
 from recon3d.geometry import FRONTAL, head_rotation, intrinsics, so3_exp, vertex_normals
 from recon3d.morphable.topology import NOW7
 from recon3d.rendering import draw_mesh, over
@@ -32,6 +30,8 @@ from recon3d.restoration import (
     Recipe,
     degrade_clip,
 )
+from recon3d.scenes.drawing import room, shoulders
+from recon3d.scenes.truth import PictureTruth, ShapeTruth
 from recon3d.types import Camera, FaceModel
 
 LightName = Literal["warm", "cold", "low", "medium", "bright"]
@@ -556,7 +556,7 @@ def _expressions(model: FaceModel, seconds: np.ndarray, rng: np.random.Generator
 
 
 def _person_texture(model: FaceModel, person: int) -> np.ndarray:
-    from recon3d.evaluation.painting import paint_person
+    from recon3d.scenes.painting import paint_person
 
     # Painted, not drawn from the model's albedo modes: a truth that a stage under test also has as
     # its prior would flatter it, and hair and brows need more resolution than the modes have.

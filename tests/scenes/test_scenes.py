@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from recon3d.errors import InputError
-from recon3d.evaluation.drawing import room, shoulders
-from recon3d.evaluation.scenes import (
+from recon3d.geometry import head_angles, intrinsics, so3_exp, triangle_normals
+from recon3d.rendering import draw_mesh, over
+from recon3d.scenes.drawing import room, shoulders
+from recon3d.scenes.scene import (
     Scene,
     load_scene,
     off_model_displacement,
@@ -15,8 +17,6 @@ from recon3d.evaluation.scenes import (
     scene_truth,
     write_benchmark,
 )
-from recon3d.geometry import head_angles, intrinsics, so3_exp, triangle_normals
-from recon3d.rendering import draw_mesh, over
 from recon3d.types import Camera
 
 
@@ -198,7 +198,7 @@ def test_a_written_benchmark_tells_its_own_people_apart(model, tmp_path):
 @pytest.mark.slow
 def test_painted_people_are_found_and_landmarks_lie_where_they_should(model):
     """MediaPipe reads the painted faces: landmarks within 6 % of the eye distance."""
-    from recon3d.evaluation.metrics import portrait_landmarks
+    from recon3d.scenes.truth import portrait_landmarks
 
     errors = []
     for person in (0, 3):

@@ -1,0 +1,59 @@
+"""Skin of people who do not exist: a photo, projected on a face model's head."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon3d.colour import srgb_to_linear
+from recon3d.fitting.visibility import surface_points
+from recon3d.geometry import umeyama, vertex_normals
+from recon3d.scenes.painting import paint_person, texel_geometry
+from recon3d.types import FaceModel
+
+
+def portrait_texture(
+    model: FaceModel, image: np.ndarray, points: np.ndarray, seed: int, size: int = 1024
+) -> np.ndarray:
+    """A photo projected on a model's mean face, (size, size, 3) linear.
+
+    A thin-plate spline takes the model's landmarks, seen from the front, to the photo's; what
+    turns away from the front is painted (`paint_person`), with the photo's colour of skin.
+    """
+    from scipy.interpolate import RBFInterpolator
+    from scipy.ndimage import map_coordinates
+
+    place, normal, covered = texel_geometry(model, size)
+    painted = paint_person(model, np.random.default_rng([seed, 15]), size)
+    at = surface_points(model.mean, model.triangles, model.landmarks)
+    facing = surface_points(
+        vertex_normals(model.mean, model.triangles), model.triangles, model.landmarks
+    )[:, 2]
+    good = np.isfinite(at).all(1) & (facing > 0.35)
+    # the coarse place by a similarity, the rest by a spline, smooth where landmarks are dense
+    flat = at[good, :2] * [1, -1]
+    s, R, t = umeyama(flat, points[good, :2])
+    spline = RBFInterpolator(flat, points[good, :2] - (s * flat @ R.T + t), smoothing=1.0)
+    want = covered & (normal[..., 2] > 0.1) & (np.abs(place[..., 0]) < 85) & (place[..., 1] > -110)
+    q = place[want][:, :2] * [1, -1]
+    pixel = s * q @ R.T + t + spline(q)
+    linear = srgb_to_linear(image).astype(np.float32)
+    seen = np.stack(
+        [
+            map_coordinates(linear[..., c], pixel.T[::-1] - 0.5, order=1, mode="reflect")
+            for c in range(3)
+        ],
+        1,
+    )
+    inside = ((pixel > 2) & (pixel < np.array(image.shape[1::-1]) - 2)).all(1)
+    # the face oval and a little around: hair of the photo stays where it hangs over the forehead
+    middle = at[good].mean(0)
+    radius = np.hypot((place[want][:, 0]) / 72, (place[want][:, 1] - middle[1]) / 95)
+    share = np.clip((normal[want][:, 2] - 0.1) / 0.4, 0, 1) * np.clip((1.05 - radius) / 0.15, 0, 1)
+    share = (share * inside)[:, None]
+    skin = np.median(seen[inside & (normal[want][:, 2] > 0.7)], 0)
+    factor = skin / np.maximum(np.median(painted[want], 0), 1e-3)
+    out = painted * np.clip(factor, 0.3, 3)
+    out[want] = share * seen + (1 - share) * out[want]
+    # an albedo: about as bright as skin is
+    level = np.median(out[want] @ np.array([0.2126, 0.7152, 0.0722]))
+    return np.clip(out * (0.25 / max(float(level), 1e-3)) ** 0.5, 0.003, 0.95).astype(np.float32)
