@@ -29,6 +29,11 @@ def refiner(
         None, "--set", metavar="KEY=VALUE", help="One training setting, such as crop=128."
     ),
     model: str = typer.Option("recon3d", help="Face model: a name or a path."),
+    heads: list[str] = typer.Option(
+        None,
+        help="Face models, names or paths, of which rendered heads are drawn for a share of the "
+        "pairs; --model's own by default, 'none' for photos alone.",
+    ),
     pairs_only: bool = typer.Option(False, "--pairs-only", help="Simulate pairs and stop."),
     also: list[Path] = typer.Option(
         None, "--also", help="Folder of another run whose training pairs are used too."
@@ -67,6 +72,7 @@ def refiner(
         raise InputError(f"no such folder of photos: {photos}")
     more = [shard for folder in also or [] for shard in find_shards(folder / "pairs")]
     face_model = load_model(model)
+    head_models = [load_model(name) for name in heads or [model] if name != "none"]
     reporter = Reporter()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -82,6 +88,7 @@ def refiner(
                 pairs=count,
                 split=split,
                 seed=settings.seed,
+                heads=head_models,
                 progress=move,
             )
     if pairs_only:

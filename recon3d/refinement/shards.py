@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -19,6 +19,8 @@ from recon3d.types import FaceModel
 SHARD = 8
 """Pairs in one file."""
 _WHOLE_PIPELINE_SHARE = 0.5
+_HEADS_SHARE = 0.3
+"""Of pairs that are rendered heads, where there are models to draw them from."""
 _LEAVE_OUT = ("sunglasses", "grayscale", "dark")
 
 
@@ -49,6 +51,7 @@ def make_shards(
     pairs: int,
     split: str = "train",
     seed: int = 0,
+    heads: Sequence[FaceModel] = (),
     progress: Callable[[float, float | None], None] | None = None,
 ) -> list[Path]:
     """Simulate training pairs; files that are there already are kept.
@@ -67,6 +70,9 @@ def make_shards(
     split : str
         ``train`` or ``val``.
     seed : int
+    heads : sequence of FaceModel
+        Models from which rendered heads are drawn for a share of the pairs
+        (`recon3d.refinement.heads`); with none, all pairs are photos that turn.
     progress : callable, optional
 
     Returns
@@ -84,7 +90,10 @@ def make_shards(
     if not names:
         raise InputError(f"{photos}: no usable photo in the split {split}")
     out.mkdir(parents=True, exist_ok=True)
-    _check_origin(out, {"seed": seed, "split": split, "photos": len(names), "model": model.name})
+    origin = {"seed": seed, "split": split, "photos": len(names), "model": model.name}
+    if heads:
+        origin["heads"] = [m.name for m in heads]
+    _check_origin(out, origin)
     order = np.random.default_rng([seed, 1]).permutation(len(names))
     wanted = set(names)
     # JPEGs of some ten kilobytes: all of them fit into memory, pictures would too.
@@ -95,22 +104,18 @@ def make_shards(
         if not path.exists():
             numbers = range(first, min(first + SHARD, pairs))
             chosen = [names[order[k % len(names)]] for k in numbers]
-            _write(path, list(_simulated(images, chosen, numbers, model, seed)))
+            _write(path, list(_simulated(images, chosen, numbers, model, seed, heads)))
         done.append(path)
         if progress is not None:
             progress(min(first + SHARD, pairs), pairs)
     return done
 
 
-def _simulated(images, names, numbers, model, seed) -> Iterator[dict]:
-    from recon3d.refinement.simulation import fit_portrait, simulate
-
+def _simulated(images, names, numbers, model, seed, heads) -> Iterator[dict]:
     for name, number in zip(names, numbers, strict=True):
         rng = np.random.default_rng([seed, 2, number])
-        whole = bool(rng.random() < _WHOLE_PIPELINE_SHARE)
         try:
-            portrait = fit_portrait(images[name], model)
-            pair = simulate(portrait, rng, whole_pipeline=whole)
+            pair = _pair(images[name], model, rng, heads)
         except (NoFaceError, InputError, KeyError):
             continue
         target = cv2.resize(pair.target, (WORKING, WORKING), interpolation=cv2.INTER_AREA)
@@ -122,6 +127,21 @@ def _simulated(images, names, numbers, model, seed) -> Iterator[dict]:
             "name": name,
             "info": json.dumps(pair.info),
         }
+
+
+def _pair(image: np.ndarray, model: FaceModel, rng: np.random.Generator, heads):
+    """One pair of a photo, of the kind that the dice say and the photo allows."""
+    from recon3d.refinement.heads import simulate_head
+    from recon3d.refinement.simulation import fit_portrait, simulate
+    from recon3d.scenes.portraits import usable_as_skin
+    from recon3d.scenes.truth import portrait_landmarks
+
+    whole = bool(rng.random() < _WHOLE_PIPELINE_SHARE)
+    if heads and rng.random() < _HEADS_SHARE:
+        points = portrait_landmarks(image)
+        if points is not None and usable_as_skin(points):
+            return simulate_head(image, points, heads[rng.integers(len(heads))], model, rng)
+    return simulate(fit_portrait(image, model), rng, whole_pipeline=whole)
 
 
 def _write(path: Path, rows: list[dict]) -> None:

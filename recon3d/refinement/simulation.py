@@ -1,5 +1,8 @@
 """Training pairs for the refiner: what this pipeline makes of a person, and how they look.
 
+Pairs of two kinds: photos that turn (here), and heads of a face model that wear a photo as their
+skin (`recon3d.refinement.heads`).
+
 A photo is fitted and becomes a relief that carries its own pixels, hair and surroundings included.
 The relief turns before bad cameras; the frames and a fit with errors like those of tracking go
 through the same fusion and the same frontal render as at work, at the photo's own pose and
@@ -256,7 +259,7 @@ def simulate(portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bo
     vertices = fit.model.vertices(fit.identity, expression) + fit.displacement
     camera = layout_camera(fit.model, vertices, R, float(portrait.fit.t[0, 2]))
     view = render_frontal(track, fit, texture, FrontalSettings(), vertices=vertices, camera=camera)
-    target = _match_tones(_in_layout(portrait), view)
+    target = match_tones(_in_layout(portrait), view)
     info = {
         "face_px": round(plan["face_px"], 1),
         "frames": len(frames),
@@ -548,7 +551,7 @@ def _in_layout(portrait: Portrait) -> np.ndarray:
     )
 
 
-def _match_tones(target: np.ndarray, view: FrontalView) -> np.ndarray:
+def match_tones(target: np.ndarray, view: FrontalView) -> np.ndarray:
     """Give the photo the fused view's brightness and colour: neither is the refiner's business.
 
     One gain and offset a channel, fitted over the face on what both show at low resolution.

@@ -99,8 +99,12 @@ def _paint_front(model: FaceModel, rng: np.random.Generator) -> tuple[np.ndarray
         return cv2.GaussianBlur(mask, (0, 0), max(soft * per_mm, 0.6))
 
     def blend(mask: np.ndarray, colour, amount: float = 1.0) -> None:
-        share = amount * mask[..., None]
-        canvas[:] = (1 - share) * canvas + share * np.asarray(colour)
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        if len(rows) == 0:
+            return
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        share = amount * mask[part][..., None]
+        canvas[part] = (1 - share) * canvas[part] + share * np.asarray(colour)
 
     def spot(centre, radius: float, soft: float, scale=(1.0, 1.0)) -> np.ndarray:
         mask = np.zeros((_CANVAS, _CANVAS), np.float32)

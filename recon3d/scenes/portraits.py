@@ -10,6 +10,20 @@ from recon3d.geometry import umeyama, vertex_normals
 from recon3d.scenes.painting import paint_person, texel_geometry
 from recon3d.types import FaceModel
 
+_SIDEWAYS, _OPEN = 0.05, 0.08
+
+
+def usable_as_skin(points: np.ndarray) -> bool:
+    """Whether a portrait's landmarks (478, 2 or 3) show a frontal face with its mouth closed.
+
+    A cheek that turns away has no pixels to project, and teeth have no place on closed lips.
+    """
+    eyes = points[[33, 263], 0]
+    side = abs(points[4, 0] - eyes.mean()) / max(float(np.ptp(eyes)), 1e-6)
+    width = np.linalg.norm(points[61, :2] - points[291, :2])
+    gap = np.linalg.norm(points[13, :2] - points[14, :2])
+    return bool(side < _SIDEWAYS and gap < _OPEN * width)
+
 
 def portrait_texture(
     model: FaceModel, image: np.ndarray, points: np.ndarray, seed: int, size: int = 1024

@@ -171,8 +171,17 @@ class SceneTruth:
         points = self.landmarks()[list(NOW7)]
         return ShapeTruth(self.neutral, self.model.triangles, mask, points, tip)
 
-    def picture_truth(self) -> PictureTruth:
-        """The clean frontal picture: neutral expression, soft neutral light, frontal layout."""
+    def frontal_picture(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The clean frontal picture: neutral expression, soft neutral light, frontal layout.
+
+        Returns
+        -------
+        image : (512, 512, 3) uint8 sRGB
+        cover : (512, 512) float32
+            Share of a pixel that the head covers.
+        mask : (512, 512) bool
+            Pixels that are compared.
+        """
         from recon3d.frontal import frontal_camera
 
         camera = frontal_camera(self.model, self.neutral)
@@ -184,12 +193,19 @@ class SceneTruth:
         picture = over(np.full(3, 0.18, np.float32), drawn[..., :3], cover)
         mask = (drawn[..., 3] > 0.9).astype(np.uint8)
         mask = cv2.erode(cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((9, 9))), np.ones((3, 3)))
-        image = to_uint8(linear_to_srgb(picture))
+        return to_uint8(linear_to_srgb(picture)), cover, mask > 0
+
+    def picture_truth(self) -> PictureTruth:
+        """`frontal_picture` as the metrics want it."""
+        from recon3d.frontal import frontal_camera
+
+        camera = frontal_camera(self.model, self.neutral)
+        image, _, mask = self.frontal_picture()
         points = self.landmarks() @ camera.R.T + camera.t
         pixels = points @ camera.K.T
         flat = pixels[:, :2] / pixels[:, 2:]
         depth = (points[:, 2] - points[4, 2]) * camera.K[0, 0] / pixels[:, 2].mean()
-        return PictureTruth.from_image(image, mask > 0, np.column_stack([flat, depth]))
+        return PictureTruth.from_image(image, mask, np.column_stack([flat, depth]))
 
 
 def render_scene(
@@ -397,10 +413,19 @@ def subject_key(scene: Scene) -> str:
 def _frames(truth: SceneTruth) -> Iterator[np.ndarray]:
     scene = truth.scene
     noise = np.random.default_rng([scene.seed, scene.person, 14])
-    yield from degrade_clip(_clean_frames(truth), camera_recipe(scene), noise)
+    yield from degrade_clip(clean_frames(truth), camera_recipe(scene), noise)
 
 
-def _clean_frames(truth: SceneTruth) -> Iterable[np.ndarray]:
+def clean_frames(truth: SceneTruth, lamp: Lamp | None = None) -> Iterable[np.ndarray]:
+    """Frames of a scene, (H, W, 3) uint8 sRGB, before its camera's faults.
+
+    Parameters
+    ----------
+    truth : SceneTruth
+    lamp : Lamp, optional
+        Instead of the scene's own; of it, direction and ambient share are drawn here, colour and
+        exposure belong to the camera's recipe.
+    """
     scene = truth.scene
     rng = np.random.default_rng([scene.seed, scene.person, 13])
     background = room(truth.size, rng)
@@ -409,7 +434,7 @@ def _clean_frames(truth: SceneTruth) -> Iterable[np.ndarray]:
     cloth = rng.uniform(0.02, 0.4, 3) * 0.5 + rng.uniform(0.02, 0.3) * 0.5
     colours = np.broadcast_to(cloth, bust.shape)
     tilt = so3_exp(np.radians([scene.camera_tilt_deg, 0.0, 0.0]))
-    lamp = LAMPS[scene.light]
+    lamp = lamp or LAMPS[scene.light]
     for i in range(scene.n_frames):
         # The body follows the head by a fifth of its turn.
         R = tilt @ head_rotation(0.2 * truth.angles[i, 0], 0.0, 0.0)

@@ -1,0 +1,136 @@
+"""Training pairs of rendered heads: faces of any shape, with the skin of a photo.
+
+A photo that turns (`recon3d.refinement.simulation`) has its own hair and surroundings, but its
+face is always one that its own fit explains, seen with the photo's expression. Heads drawn from a
+face model bring what that leaves out: shapes and skins that do not belong together, talking and
+blinking, a camera that looks down, and an answer at the neutral pose. The clip goes through the
+whole pipeline.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from recon3d.errors import NoFaceError
+from recon3d.frontal.camera import SIZE
+from recon3d.frontal.settings import FrontalSettings
+from recon3d.frontal.view import render_frontal
+from recon3d.refinement.simulation import Pair, match_tones, random_recipe
+from recon3d.restoration import degrade_clip
+from recon3d.scenes.portraits import portrait_texture
+from recon3d.scenes.scene import Lamp, Scene, SceneTruth, clean_frames, scene_truth
+from recon3d.scenes.truth import eye_alignment, portrait_landmarks
+from recon3d.texturing.fusion import fuse_texture
+from recon3d.texturing.settings import TexturingSettings
+from recon3d.types import FaceModel, Frame, FrontalView
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """A head's clip: size of the face, lens, camera, motion and expression, all drawn."""
+    face_px = float(np.exp(rng.uniform(np.log(24), np.log(120))))
+    n_frames = int(rng.integers(14, 37))
+    side = max(int(16 * np.ceil(2.7 * face_px / 16)), 96)
+    return Scene(
+        person=int(rng.integers(2**31)),
+        seed=int(rng.integers(2**31)),
+        n_frames=n_frames,
+        # About one sweep to both sides, however many frames there are.
+        fps=n_frames / float(rng.uniform(1.3, 2.6)),
+        width=side,
+        height=side,
+        face_px=face_px,
+        distance_mm=float(np.exp(rng.uniform(np.log(800), np.log(6000)))),
+        camera_tilt_deg=float(np.clip(rng.normal(10, 10), -25, 32)),
+        yaw_span_deg=float(rng.uniform(12, 58)),
+        pitch_span_deg=float(rng.uniform(3, 14)),
+        roll_span_deg=float(rng.uniform(1, 9)),
+        expression=float(rng.uniform(0.2, 1.2)),
+        identity=float(rng.uniform(0.7, 1.2)),
+        displacement_mm=float(rng.uniform(0.5, 2.0)),
+        supersample=3 if face_px < 48 else 2,
+    )
+
+
+def random_lamp(rng: np.random.Generator) -> Lamp:
+    """Light from above and in front, mostly; hard or soft. Its colour is the camera's business."""
+    direction = rng.normal(0, 1, 3) * [0.9, 0.5, 0.3] + [0.0, 0.5, 0.6]
+    x, y, z = (float(v) for v in direction / np.linalg.norm(direction))
+    return Lamp(6500.0, 1.0, (x, y, z), float(rng.uniform(0.2, 0.9)))
+
+
+def simulate_head(
+    photo: np.ndarray,
+    points: np.ndarray,
+    heads: FaceModel,
+    model: FaceModel,
+    rng: np.random.Generator,
+) -> Pair:
+    """Make one training pair of a rendered head.
+
+    Parameters
+    ----------
+    photo : (H, W, 3) uint8 sRGB
+        A frontal portrait, mouth closed (`recon3d.scenes.portraits.usable_as_skin`).
+    points : (478, 2 or 3) px
+        Its landmarks.
+    heads : FaceModel
+        The head is drawn from this model,
+    model : FaceModel
+        and fitted with this one.
+    rng : Generator
+
+    Returns
+    -------
+    Pair
+        Beside the head the target is the fused view itself: nothing is to be drawn there.
+
+    Raises
+    ------
+    NoFaceError
+        If no face is found in the clip, or in what became of it.
+    """
+    from recon3d.fitting import FittingSettings, fit_track
+    from recon3d.tracking import TrackingSettings, track_faces
+
+    scene, lamp = random_scene(rng), random_lamp(rng)
+    recipe = random_recipe(rng, scene.face_px)
+    size = 512 if scene.face_px < 90 else 1024
+    skin = portrait_texture(heads, photo, points, scene.person, size)
+    skin = np.clip(skin * np.exp(rng.uniform(np.log(0.6), np.log(1.3))), 0.002, 0.95)
+    truth = scene_truth(scene, heads, skin.astype(np.float32))
+    frames = list(degrade_clip(clean_frames(truth, lamp), recipe, rng))[: scene.n_frames]
+    stream = (Frame(frame, k, k / scene.fps) for k, frame in enumerate(frames))
+    tracks = track_faces(stream, TrackingSettings(max_views=24)).tracks
+    if not tracks:
+        raise NoFaceError("no face is found in the simulated clip")
+    fit = fit_track(tracks[0], model, FittingSettings())
+    size = int(np.clip(32 * np.ceil(5.0 * scene.face_px / 32), 192, 512))
+    texture = fuse_texture(tracks[0], fit, TexturingSettings(size=size))
+    view = render_frontal(tracks[0], fit, texture, FrontalSettings())
+    info = {
+        "face_px": round(scene.face_px, 1),
+        "frames": len(frames),
+        "yaw_span_deg": round(scene.yaw_span_deg, 1),
+        "whole_pipeline": True,
+        "heads": heads.name,
+        "light": [*lamp.direction, lamp.ambient],
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    return Pair(view, _target(truth, view), info)
+
+
+def _target(truth: SceneTruth, view: FrontalView) -> np.ndarray:
+    """(512, 512, 3) uint8, the true picture, its eyes where the fused view's are seen."""
+    image, cover, _ = truth.frontal_picture()
+    seen, true = portrait_landmarks(view.raw), portrait_landmarks(image)
+    if seen is None or true is None:
+        raise NoFaceError("no face is found in the fused view")
+    matrix = eye_alignment(true, seen)
+    # OpenCV has pixel centres at integers.
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
+    how = dict(flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    head = match_tones(cv2.warpAffine(image, matrix, (SIZE, SIZE), **how), view)
+    alpha = cv2.warpAffine(cover, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.GaussianBlur(alpha, (0, 0), 1.0)[..., None]
+    return np.clip(np.round(alpha * head + (1 - alpha) * view.raw), 0, 255).astype(np.uint8)
