@@ -13,14 +13,18 @@ import cv2
 import numpy as np
 
 from recon3d.errors import NoFaceError
-from recon3d.frontal.camera import SIZE
 from recon3d.frontal.settings import FrontalSettings
 from recon3d.frontal.view import render_frontal
-from recon3d.refinement.simulation import Pair, match_tones, random_recipe
+from recon3d.refinement.simulation import (
+    Pair,
+    draw_at,
+    match_tones,
+    random_recipe,
+    where_shown,
+)
 from recon3d.restoration import degrade_clip
 from recon3d.scenes.portraits import portrait_texture
 from recon3d.scenes.scene import Lamp, Scene, SceneTruth, clean_frames, scene_truth
-from recon3d.scenes.truth import eye_alignment, portrait_landmarks
 from recon3d.texturing.fusion import fuse_texture
 from recon3d.texturing.settings import TexturingSettings
 from recon3d.types import FaceModel, Frame, FrontalView
@@ -88,7 +92,7 @@ def simulate_head(
     Raises
     ------
     NoFaceError
-        If no face is found in the clip, or in what became of it.
+        If no face is found in the clip.
     """
     from recon3d.fitting import FittingSettings, fit_track
     from recon3d.tracking import TrackingSettings, track_faces
@@ -121,16 +125,9 @@ def simulate_head(
 
 
 def _target(truth: SceneTruth, view: FrontalView) -> np.ndarray:
-    """(512, 512, 3) uint8, the true picture, its eyes where the fused view's are seen."""
+    """(512, 512, 3) uint8, the true picture where the fused view shows the face."""
     image, cover, _ = truth.frontal_picture()
-    seen, true = portrait_landmarks(view.raw), portrait_landmarks(image)
-    if seen is None or true is None:
-        raise NoFaceError("no face is found in the fused view")
-    matrix = eye_alignment(true, seen)
-    # OpenCV has pixel centres at integers.
-    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
-    how = dict(flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    head = match_tones(cv2.warpAffine(image, matrix, (SIZE, SIZE), **how), view)
-    alpha = cv2.warpAffine(cover, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), 1.0)[..., None]
+    matrix = where_shown(image, view)
+    head = match_tones(draw_at(image, matrix), view)
+    alpha = cv2.GaussianBlur(draw_at(cover, matrix), (0, 0), 1.0)[..., None]
     return np.clip(np.round(alpha * head + (1 - alpha) * view.raw), 0, 255).astype(np.uint8)
