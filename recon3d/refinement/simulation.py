@@ -557,10 +557,10 @@ def _in_layout(portrait: Portrait) -> np.ndarray:
 def where_shown(target: np.ndarray, view: FrontalView) -> np.ndarray:
     """Where the fused view shows what the answer shows.
 
-    Fits of small faces are a few pixels off, and a landmarker sees the eyes of a blurred picture too
-    high (by 0.04 of their distance at a blur of 0.03 face widths). An answer that is not where the
-    observation is would teach the refiner to blur. The best affine map of the two pictures [1]_,
-    smoothed and within the face, is reduced to a similarity: proportions are the answer's.
+    Fits of small faces are a few pixels off, and a landmarker sees the eyes of a blurred picture
+    too high (by 0.04 of their distance at a blur of 0.03 face widths). An answer that is not where
+    the observation is would teach the refiner to blur. The best affine map of the two pictures
+    [1]_, smoothed and within the face, is reduced to a similarity: proportions are the answer's.
 
     Parameters
     ----------
