@@ -21,7 +21,7 @@ import pandas as pd
 from results import PAGE, machine, markdown_table, write_section
 
 from recon3d import pipeline
-from recon3d.errors import Recon3DError
+from recon3d.errors import NoFaceError, Recon3DError
 from recon3d.evaluation import load_descriptor, read_benchmark
 from recon3d.evaluation.metrics import picture_metrics
 from recon3d.morphable import load_model
@@ -65,13 +65,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the benchmark folder")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "refiner")
     parser.add_argument("--people", type=int, default=48)
+    parser.add_argument("--heads", type=int, default=24, help="clips of rendered heads")
     parser.add_argument("--refiner", type=Path, help="weights; by default the shipped ones")
     parser.add_argument("--panel", type=Path, default=ROOT / "docs" / "images" / "refiner.jpg")
     parser.add_argument("--no-page", action="store_true", help="leave docs/RESULTS.md alone")
     a = parser.parse_args()
     reporter = Reporter()
     with reporter.stage("people") as move:
-        people = simulated_people(a.photos, a.out, a.people, move)
+        people = simulated(a.photos, a.out / "people", a.people, turned_photo, move)
+    with reporter.stage("heads") as move:
+        heads = simulated(a.photos, a.out / "heads", a.heads, rendered_head, move)
     with reporter.stage("clips") as move:
         clips = clip_views(a.data, a.out, move)
     path = a.refiner or load_refiner().path
@@ -79,7 +82,8 @@ def main() -> None:
     describe = load_descriptor()
     rows, panels = [], {}
     with reporter.stage("scoring") as move:
-        jobs = [("people", *p) for p in people] + [("clips", *c) for c in clips]
+        sets = {"people": people, "heads": heads, "clips": clips}
+        jobs = [(group, *case) for group, cases in sets.items() for case in cases]
         for done, (group, name, condition, view, truth) in enumerate(jobs):
             shown = {}
             for variant, make in variants.items():
@@ -109,10 +113,27 @@ def main() -> None:
         print(f"wrote {PAGE} and {a.panel}")
 
 
-def simulated_people(photos: Path, out: Path, count: int, move) -> list[tuple]:
-    """Fused views of validation people with their photos as truth."""
+def turned_photo(image: np.ndarray, model, rng: np.random.Generator):
+    """A photo that turns before a bad camera, fitted with errors like those of tracking."""
     from recon3d.refinement.simulation import fit_portrait, simulate
 
+    return simulate(fit_portrait(image, model), rng)
+
+
+def rendered_head(image: np.ndarray, model, rng: np.random.Generator):
+    """A head of any shape with the photo as its skin, through the whole pipeline."""
+    from recon3d.refinement.heads import simulate_head
+    from recon3d.scenes.portraits import usable_as_skin
+    from recon3d.scenes.truth import portrait_landmarks
+
+    points = portrait_landmarks(image)
+    if points is None or not usable_as_skin(points):
+        raise NoFaceError("not frontal, or the mouth is open")
+    return simulate_head(image, points, model, model, rng)
+
+
+def simulated(photos: Path, out: Path, count: int, make, move) -> list[tuple]:
+    """Fused views of validation people with their true pictures."""
     model = load_model("recon3d")
     names = photo_names(photos, "val")
     wanted = [names[k] for k in np.random.default_rng(SEED).permutation(len(names))]
@@ -121,13 +142,12 @@ def simulated_people(photos: Path, out: Path, count: int, move) -> list[tuple]:
     for number, name in enumerate(wanted):
         if len(found) == count:
             break
-        path = out / "people" / f"{Path(name).stem}.npz"
+        path = out / f"{Path(name).stem}.npz"
         key = f"{SEED} {number} {model.name}"
         kept = load_state(path, key, lambda _: model)
         if kept is None:
             try:
-                portrait = fit_portrait(images[name], model)
-                pair = simulate(portrait, np.random.default_rng([SEED, number]))
+                pair = make(images[name], model, np.random.default_rng([SEED, number]))
             except Recon3DError:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +231,7 @@ def report(frame: pd.DataFrame, path: Path) -> str:
     ]
     groups = {
         "people": "Validation people, never trained on, seen by simulated cameras:",
+        "heads": "Rendered heads of random shape with such people's skin, tracked and fitted:",
         "clips": "Clips with known truth:",
     }
     for group, title in groups.items():

@@ -12,7 +12,14 @@ from recon3d.geometry import head_angles
 from recon3d.morphable import load_model
 from recon3d.refinement.conditioning import CHANNELS
 from recon3d.refinement.shards import SHARD, find_shards, make_shards, photo_names, read_shards
-from recon3d.refinement.simulation import build_relief, fit_portrait, random_recipe, simulate
+from recon3d.refinement.simulation import (
+    build_relief,
+    draw_at,
+    fit_portrait,
+    random_recipe,
+    simulate,
+    where_shown,
+)
 from recon3d.restoration import Recipe
 
 
@@ -145,3 +152,25 @@ def test_shards_of_another_run_leave_held_out_people_alone(tmp_path):
     assert [p.name for p in find_shards(tmp_path)] == ["train_00000.npz", "train_00001.npz"]
     with pytest.raises(InputError, match="no training pairs"):
         find_shards(tmp_path / "elsewhere")
+
+
+def test_the_answer_is_moved_to_where_the_view_shows_it():
+    from refinement_scenes import make_view
+
+    view, truth = make_view(blur=5.0)
+    A, shift = 1.02 * np.eye(2), np.array([5.0, -9.0])
+    middle = np.array([256.0, 266.0])
+    known = np.column_stack([A, middle + shift - A @ middle])
+    displaced = cv2.warpAffine(truth, known, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    found = where_shown(displaced, view)
+    face = np.array([[170, 180, 1], [340, 180, 1], [256, 266, 1], [200, 400, 1], [310, 400, 1.0]])
+    np.testing.assert_allclose(face @ found.T, face @ known.T, atol=1.5)
+    back = draw_at(displaced, found)[100:460, 150:360].astype(float)
+    assert np.abs(back - truth[100:460, 150:360]).mean() < 6
+
+
+def test_an_answer_that_is_elsewhere_stays():
+    from refinement_scenes import make_view
+
+    view, truth = make_view()
+    np.testing.assert_array_equal(where_shown(np.full_like(truth, 90), view), np.eye(2, 3))
