@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
@@ -41,6 +42,9 @@ def refiner(
     start: Path = typer.Option(None, help="Weights of an earlier refiner to begin with."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
     threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
+    workers: int = typer.Option(
+        0, help="Processes that simulate pairs; 0 takes the machine's cores, at most 8."
+    ),
 ) -> None:
     """Simulate training pairs from photos, train on them, write refiner.safetensors.
 
@@ -89,6 +93,7 @@ def refiner(
                 split=split,
                 seed=settings.seed,
                 heads=head_models,
+                workers=workers or min(os.cpu_count() or 1, 8),
                 progress=move,
             )
     if pairs_only:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -52,6 +53,7 @@ def make_shards(
     split: str = "train",
     seed: int = 0,
     heads: Sequence[FaceModel] = (),
+    workers: int = 1,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> list[Path]:
     """Simulate training pairs; files that are there already are kept.
@@ -73,6 +75,8 @@ def make_shards(
     heads : sequence of FaceModel
         Models from which rendered heads are drawn for a share of the pairs
         (`recon3d.refinement.heads`); with none, all pairs are photos that turn.
+    workers : int
+        Processes, of one thread each, that share the work.
     progress : callable, optional
 
     Returns
@@ -84,8 +88,6 @@ def make_shards(
     InputError
         If the photos cannot be read, or a shard's folder belongs to other photos or another seed.
     """
-    from recon3d.morphable.photos import read_photos
-
     names = photo_names(photos, split)
     if not names:
         raise InputError(f"{photos}: no usable photo in the split {split}")
@@ -94,21 +96,87 @@ def make_shards(
     if heads:
         origin["heads"] = [m.name for m in heads]
     _check_origin(out, origin)
-    order = np.random.default_rng([seed, 1]).permutation(len(names))
-    wanted = set(names)
-    # JPEGs of some ten kilobytes: all of them fit into memory, pictures would too.
-    images = {n: image for n, image in read_photos(photos) if n in wanted}
-    done: list[Path] = []
-    for first in range(0, pairs, SHARD):
-        path = out / f"{split}_{first // SHARD:05d}.npz"
-        if not path.exists():
-            numbers = range(first, min(first + SHARD, pairs))
-            chosen = [names[order[k % len(names)]] for k in numbers]
-            _write(path, list(_simulated(images, chosen, numbers, model, seed, heads)))
-        done.append(path)
+    paths = [out / f"{split}_{number:05d}.npz" for number in range(-(-pairs // SHARD))]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    source = _Source(photos, split, model, seed, tuple(heads))
+    done = len(paths) - len(missing)
+    for _ in _made(source, [(paths[n], n * SHARD, pairs) for n in missing], workers):
+        done += 1
         if progress is not None:
-            progress(min(first + SHARD, pairs), pairs)
-    return done
+            progress(min(done * SHARD, pairs), pairs)
+    return paths
+
+
+@dataclass
+class _Source:
+    """Where pairs come from; a process that makes some has its own."""
+
+    photos: Path
+    split: str
+    model: FaceModel
+    seed: int
+    heads: tuple[FaceModel, ...]
+
+    def open(self) -> _Source:
+        from recon3d.morphable.photos import read_photos
+
+        self.names = photo_names(self.photos, self.split)
+        self.order = np.random.default_rng([self.seed, 1]).permutation(len(self.names))
+        wanted = set(self.names)
+        # A quarter of a gigabyte for a thousand photos: less than one fit needs.
+        self.images = {n: image for n, image in read_photos(self.photos) if n in wanted}
+        return self
+
+    def write(self, path: Path, first: int, pairs: int) -> None:
+        numbers = range(first, min(first + SHARD, pairs))
+        chosen = [self.names[self.order[k % len(self.names)]] for k in numbers]
+        _write(
+            path,
+            list(_simulated(self.images, chosen, numbers, self.model, self.seed, self.heads)),
+        )
+
+
+def _made(source: _Source, jobs: list[tuple], workers: int) -> Iterator[None]:
+    """Write shards; one by one here, or by several processes in any order."""
+    if not jobs:
+        return
+    if workers <= 1:
+        source.open()
+        for job in jobs:
+            source.write(*job)
+            yield
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    # Fresh processes: one that is copied while threads run inherits their locks.
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)), multiprocessing.get_context("spawn"), _begin_work, (source,)
+    )
+    try:
+        for future in as_completed([pool.submit(_work, job) for job in jobs]):
+            future.result()
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_OWN: dict[str, _Source] = {}
+
+
+def _begin_work(source: _Source) -> None:
+    import torch
+
+    from recon3d.rendering._threads import set_num_threads
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    set_num_threads(1)
+    _OWN["source"] = source.open()
+
+
+def _work(job: tuple) -> None:
+    _OWN["source"].write(*job)
 
 
 def _simulated(images, names, numbers, model, seed, heads) -> Iterator[dict]:
