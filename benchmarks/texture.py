@@ -171,7 +171,10 @@ def keep_errors(path: Path, fit, texture, view, truth) -> None:
     Kept apart from the scores so that coefficients can change without the pictures.
     """
     sources = frontal_error_sources(fit, texture, view)
-    maps = np.dstack([view.evidence.astype(np.float32) / 255, view.face_mask, sources])
+    height, width = view.face_mask.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    at = np.dstack([x / width, y / height])
+    maps = np.dstack([view.evidence.astype(np.float32) / 255, view.face_mask, at, sources])
     found = picture_error(view.raw, truth, maps)
     if found is None:
         return
@@ -182,7 +185,8 @@ def keep_errors(path: Path, fit, texture, view, truth) -> None:
         path,
         error=error[drawn].astype(np.float32),
         evidence=maps[drawn][:, :3].astype(np.float16),
-        sources=maps[drawn][:, 4:].astype(np.float32),
+        at=maps[drawn][:, 4:6].astype(np.float32),
+        sources=maps[drawn][:, 6:].astype(np.float32),
     )
 
 

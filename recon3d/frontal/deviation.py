@@ -8,7 +8,8 @@ more again where the frames disagree. The deviation is a product of powers,
 in units of the picture's 0 to 255 range. No coefficient is negative: nothing that makes a pixel
 doubtful can make it look sure. They are learned on rendered people with known truth, whose skin is
 photographs (``benchmarks/deviation.py``), and kept in `FrontalSettings`; no clip of the benchmark
-had a part in them.
+had a part in them. From the same people comes the prior of place, ``assets/deviation/place.png``:
+where in the layout the others leave errors unexplained, whoever it is (`place_prior`).
 
 The deviation also says how much of a pixel observation determines: beside a picture of which
 nothing is known but that it is a face, the share of variance that is gone (`determined_share`).
@@ -16,16 +17,22 @@ nothing is known but that it is a face, the share of variance that is gone (`det
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
+from recon3d.assets import asset_path
+from recon3d.errors import InputError
 from recon3d.morphable.topology import BROWS, LIDS, LIPS, NOSE_BASE, NOSE_WINGS
 
 SOURCES = (
     "floor",
     "detail",
+    "coarse",
     "noise",
     "bright",
+    "place",
     "brows",
     "nose",
     "lids",
@@ -41,6 +48,14 @@ not known where nothing is observed (``benchmarks/deviation.py`` measures it).""
 FEW_PIXELS = 0.02
 """Observed pixels to one of the picture at which half of a pixel counts as observed at all: about
 one frame of a face of 28 px."""
+
+COARSE = 3.0
+"""Standard deviation of the smoothing before the coarse gradient, px."""
+
+PLACE_SIDE = 64
+"""Side of the prior of place; it is smooth over about one of its cells, 8 px of the picture."""
+PLACE_STEP = 0.01
+"""Of the logarithm of the deviation, from one grey level of the prior's picture to the next."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NEAR = 6.0 / 512
@@ -66,24 +81,57 @@ def error_sources(
     Returns
     -------
     (H, W, K) float32, of `SOURCES`
-        ``floor``: one; ``detail``: log gradient of the picture, for what is drawn beside its place
-        or blurred; ``noise``: log relative deviation of the frames from each other, over the
-        root of their number, large where nothing was observed; ``bright``: log luma, since light
-        and noise are relative; ``brows``, ``nose``, ``lids``, ``lips``: one on the lines of these
+        ``floor``: one; ``detail`` and ``coarse``: log gradient of the picture, fine and coarse, for
+        what is blurred or drawn a little or far beside its place; ``noise``: log relative deviation
+        of the frames from each other, over the root of their number, large where nothing was
+        observed; ``bright``: log luma, since light and noise are relative; ``place``: the prior of
+        place (`place_prior`); ``brows``, ``nose``, ``lids``, ``lips``: one on the lines of these
         features, which move, and which a fit misses by more than it misses skin.
     """
     luma = raw.astype(np.float32) @ _LUMA
     maps = {
         "floor": np.ones_like(luma),
         "detail": np.log(_gradient(luma, 1.0) + 0.5),
+        "coarse": np.log(_gradient(luma, COARSE) + 0.25),
         "noise": np.log(np.clip(noise, 0.01, 1)),
         "bright": np.log(luma + 10),
+        "place": place_prior(luma.shape),
         "brows": _near(landmarks, BROWS, luma.shape),
         "nose": _near(landmarks, (NOSE_BASE, *NOSE_WINGS), luma.shape),
         "lids": _near(landmarks, LIDS, luma.shape, closed=True),
         "lips": _near(landmarks, LIPS, luma.shape, closed=True),
     }
     return np.stack([maps[name] for name in SOURCES], axis=-1).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def place_prior(shape: tuple[int, int]) -> np.ndarray:
+    """How much larger errors are at a place of the layout than the other sources say.
+
+    The layout puts everybody's eyes at the same place, so that brows, nose, mouth and outline are
+    near theirs: contours that a fit misses, eyes that move, lips that are never quite still.
+
+    Parameters
+    ----------
+    shape : (H, W)
+        Of the picture in the layout of `recon3d.frontal.camera`.
+
+    Returns
+    -------
+    (H, W) float32, at least 0, of the logarithm of the deviation; the same left and right
+
+    Raises
+    ------
+    InputError
+        If the asset is missing or damaged.
+    """
+    path = asset_path("deviation", "place.png")
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.shape != (PLACE_SIDE, PLACE_SIDE) or image.dtype != np.uint8:
+        raise InputError(f"{path} is not the prior of place; restore it with git checkout assets")
+    found = cv2.resize(image.astype(np.float32) * PLACE_STEP, shape[::-1])
+    found.flags.writeable = False
+    return found
 
 
 def predicted_deviation(sources: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
@@ -160,6 +208,34 @@ def learn_coefficients(
     start[0] = np.log(size.mean())
     bounds = [(None, None)] + [(0, None)] * (f.shape[1] - 1)
     return minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+
+
+def learn_place(over: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The prior of place from what the other sources leave.
+
+    Parameters
+    ----------
+    over : (N,)
+        Sizes of errors relative to their prediction.
+    at : (N, 2)
+        Where they are, share of the layout's width and height.
+
+    Returns
+    -------
+    (S, S) uint8, S = `PLACE_SIDE`, in steps of `PLACE_STEP`
+    """
+    cells = np.clip((np.asarray(at) * PLACE_SIDE).astype(int), 0, PLACE_SIDE - 1)
+    total = np.zeros((PLACE_SIDE, PLACE_SIDE, 2), np.float32)
+    np.add.at(total, (cells[:, 1], cells[:, 0]), np.column_stack([over, np.ones(len(over))]))
+    # People are about the same on both sides, and so are cameras.
+    total = cv2.GaussianBlur(total + total[:, ::-1], (0, 0), 1.0)
+    typical = total[..., 0].sum() / total[..., 1].sum()
+    # A cell's likeliest scale is the mean of its errors, as they are taken to be Laplacian. Where
+    # hardly anybody has skin nothing is known, and it is as everywhere.
+    weak = 0.02 * np.percentile(total[..., 1], 95)
+    log = np.log((total[..., 0] + weak * typical) / (total[..., 1] + weak) / typical)
+    log -= log[total[..., 1] > weak].min()
+    return np.clip(np.round(log / PLACE_STEP), 0, 255).astype(np.uint8)
 
 
 def _gradient(luma: np.ndarray, sigma: float) -> np.ndarray:

@@ -43,9 +43,9 @@ class FrontalSettings(BaseModel):
         1.0, ge=0, le=1, description="How far the face is brought to normal brightness."
     )
     error_coefficients: tuple[float, ...] = Field(
-        (2.48, 0.297, 0.326, 0.103, 0.258, 0.263, 0.28, 0.332),
-        min_length=8,
-        max_length=8,
+        (1.51, 0.318, 0.0863, 0.268, 0.243, 0.984, 0.211, 0.0272, 0.101, 0.129),
+        min_length=10,
+        max_length=10,
         description="Of the sources of doubt in the predicted deviation, in the order of "
         "`recon3d.frontal.deviation.SOURCES`; learned by benchmarks/deviation.py.",
     )

@@ -8,11 +8,15 @@ from hypothesis import strategies as st
 
 from recon3d.frontal.deviation import (
     FEW_PIXELS,
+    PLACE_SIDE,
+    PLACE_STEP,
     SOURCES,
     UNSEEN_DEVIATION,
     determined_share,
     error_sources,
     learn_coefficients,
+    learn_place,
+    place_prior,
     predicted_deviation,
 )
 from recon3d.frontal.settings import FrontalSettings
@@ -68,6 +72,76 @@ def test_features_are_where_their_landmarks_are():
     got = maps(np.full((512, 512, 3), 120, np.uint8), landmarks)[..., AT("brows")]
     assert got[100, 100] > 0.95 and got[130, 100] < 0.01
     assert got[100:106, 100].min() > 0.5
+
+
+def test_coarse_detail_reaches_further_than_fine_detail():
+    raw = np.full((256, 256, 3), 90, np.uint8)
+    raw[:, 128:] = 160
+    got = maps(raw)
+    fine, coarse = (got[128, :, AT(name)] - got[128, 4, AT(name)] for name in ("detail", "coarse"))
+    assert fine[128] > 2 and coarse[128] > 2
+    assert fine[142] < 0.2 < coarse[142]
+    rng = np.random.default_rng(2)
+    grain = np.clip(rng.normal(90, 8, (256, 256, 1)), 0, 255).astype(np.uint8).repeat(3, 2)
+    grainy = maps(grain)
+    added = [(grainy - got)[128, 4, AT(name)] for name in ("detail", "coarse")]
+    assert added[0] > added[1] + 0.3
+
+
+def test_place_prior_of_simulated_errors_is_found():
+    rng = np.random.default_rng(4)
+    at = rng.uniform(size=(400000, 2))
+    true = 0.8 * np.exp(-0.5 * (np.abs(at[:, 0] - 0.5) - 0.14) ** 2 / 0.03**2)
+    true *= np.exp(-0.5 * (at[:, 1] - 0.44) ** 2 / 0.03**2)
+    # Skin on the one side only: the other learns from it.
+    right = at[:, 0] < 0.5
+    size = rng.exponential(size=len(at)) * np.exp(true)
+    got = learn_place(size[right], at[right])
+    assert got.shape == (PLACE_SIDE, PLACE_SIDE) and got.dtype == np.uint8
+    np.testing.assert_array_equal(got, got[:, ::-1])
+    row, column = int(0.44 * PLACE_SIDE), int(0.36 * PLACE_SIDE)
+    assert got[row, column] * PLACE_STEP == pytest.approx(0.75, abs=0.15)
+    assert got[row, PLACE_SIDE // 2] * PLACE_STEP < 0.2
+
+
+def test_place_prior_says_nothing_where_nobody_was():
+    rng = np.random.default_rng(4)
+    at = rng.uniform(0.3, 0.7, size=(50000, 2))
+    got = learn_place(rng.exponential(size=len(at)), at) * PLACE_STEP
+    inside = got[24:40, 24:40]
+    assert abs(got[2, 2] - inside.mean()) < 0.1
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (256, 256), (64, 64)])
+def test_shipped_place_prior_is_symmetric_and_sees_eyes_and_chin(shape):
+    place = place_prior(shape)
+    assert place.shape == shape and place.dtype == np.float32
+    assert place.min() >= 0 and place.max() < 2.56
+    np.testing.assert_allclose(place, place[:, ::-1], atol=1e-5)
+
+    def at(x, y):
+        return place[int(y * shape[0]), int(x * shape[1])]
+
+    # Brows and lips have sources of their own.
+    cheek = at(0.29, 0.63)
+    for x, y in ((0.36, 0.41), (0.64, 0.41), (0.5, 0.86)):
+        assert at(x, y) > cheek + 0.2
+    with pytest.raises(ValueError):
+        place[0, 0] = 1
+
+
+def test_a_missing_place_prior_is_named(tmp_path, monkeypatch):
+    from recon3d.errors import InputError
+
+    (tmp_path / "deviation").mkdir()
+    (tmp_path / "deviation" / "place.png").write_bytes(b"no picture")
+    monkeypatch.setenv("RECON3D_ASSETS", str(tmp_path))
+    place_prior.cache_clear()
+    with pytest.raises(InputError, match=r"place\.png"):
+        place_prior((32, 32))
+    monkeypatch.undo()
+    place_prior.cache_clear()
+    assert place_prior((32, 32)).shape == (32, 32)
 
 
 def test_detail_predicts_the_error_of_a_displaced_picture():
