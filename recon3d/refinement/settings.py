@@ -16,7 +16,7 @@ class RefinementSettings(BaseModel):
         "reads; none takes the shipped one.",
     )
     strength: float = Field(
-        0.7,
+        0.8,
         ge=0,
         le=1,
         description="Share of the refiner's change that is taken: on people never trained on, "
