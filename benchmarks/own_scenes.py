@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from recon3d.morphable.photos import read_photos
+from recon3d.scenes.portraits import FRONTAL_WITHIN, sideways
 from recon3d.scenes.scene import Scene, SceneTruth, render_scene
 from recon3d.scenes.truth import portrait_landmarks
 from recon3d.types import FaceModel, Frame
@@ -74,11 +75,7 @@ def portraits(photos: Path, first: int, count: int) -> Iterator[tuple[np.ndarray
         if number < first or number % 7:
             continue
         points = portrait_landmarks(image)
-        if points is None:
-            continue
-        eyes = points[[33, 263]]
-        side = abs(points[4, 0] - eyes[:, 0].mean()) / np.ptp(eyes[:, 0])
-        if side > 0.05:
+        if points is None or sideways(points) > FRONTAL_WITHIN:
             continue
         yield image, points
         found += 1

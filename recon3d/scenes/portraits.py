@@ -10,7 +10,16 @@ from recon3d.geometry import umeyama, vertex_normals
 from recon3d.scenes.painting import paint_person, texel_geometry
 from recon3d.types import FaceModel
 
-_SIDEWAYS, _OPEN = 0.05, 0.08
+FRONTAL_WITHIN = 0.05
+"""Of `sideways`: a face turned further has a cheek without pixels to project."""
+_OPEN = 0.08
+
+
+def sideways(points: np.ndarray) -> float:
+    """How far the nose tip of landmarks (478, 2 or 3) px is beside the middle of the outer eye
+    corners, share of their distance: about 0 for a frontal face."""
+    eyes = points[[33, 263], 0]
+    return float(abs(points[4, 0] - eyes.mean()) / max(float(np.ptp(eyes)), 1e-6))
 
 
 def usable_as_skin(points: np.ndarray) -> bool:
@@ -18,11 +27,9 @@ def usable_as_skin(points: np.ndarray) -> bool:
 
     A cheek that turns away has no pixels to project, and teeth have no place on closed lips.
     """
-    eyes = points[[33, 263], 0]
-    side = abs(points[4, 0] - eyes.mean()) / max(float(np.ptp(eyes)), 1e-6)
     width = np.linalg.norm(points[61, :2] - points[291, :2])
     gap = np.linalg.norm(points[13, :2] - points[14, :2])
-    return bool(side < _SIDEWAYS and gap < _OPEN * width)
+    return bool(sideways(points) < FRONTAL_WITHIN and gap < _OPEN * width)
 
 
 def portrait_texture(
