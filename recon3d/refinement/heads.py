@@ -32,7 +32,8 @@ from recon3d.types import FaceModel, Frame, FrontalView
 
 def random_scene(rng: np.random.Generator) -> Scene:
     """A head's clip: size of the face, lens, camera, motion and expression, all drawn."""
-    face_px = float(np.exp(rng.uniform(np.log(24), np.log(120))))
+    # Small faces more often: there is more to be made good.
+    face_px = float(24 * np.exp(np.log(5) * rng.uniform(0, 1) ** 1.4))
     n_frames = int(rng.integers(14, 37))
     side = max(int(16 * np.ceil(2.7 * face_px / 16)), 96)
     return Scene(
@@ -58,9 +59,10 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 def random_lamp(rng: np.random.Generator) -> Lamp:
     """Light from above and in front, mostly; hard or soft. Its colour is the camera's business."""
-    direction = rng.normal(0, 1, 3) * [0.9, 0.5, 0.3] + [0.0, 0.5, 0.6]
+    direction = rng.normal(0, 1, 3) * [1.0, 0.5, 0.3] + [0.0, 0.5, 0.6]
     x, y, z = (float(v) for v in direction / np.linalg.norm(direction))
-    return Lamp(6500.0, 1.0, (x, y, z), float(rng.uniform(0.2, 0.9)))
+    radius = float(rng.uniform(1, 12)) if rng.random() < 0.7 else None
+    return Lamp(6500.0, 1.0, (x, y, z), float(rng.uniform(0.15, 0.9)), radius)
 
 
 def simulate_head(
@@ -118,7 +120,7 @@ def simulate_head(
         "yaw_span_deg": round(scene.yaw_span_deg, 1),
         "whole_pipeline": True,
         "heads": heads.name,
-        "light": [*lamp.direction, lamp.ambient],
+        "light": [*lamp.direction, lamp.ambient, lamp.radius_deg],
         "recipe": recipe.model_dump(mode="json"),
     }
     return Pair(view, _target(truth, view), info)

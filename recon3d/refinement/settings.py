@@ -109,5 +109,12 @@ class TrainingSettings(BaseModel):
         description="Smooth random warps of most crops, standard deviation in px of 256: people "
         "differ by more than the photos show.",
     )
+    morph: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of crops that show somebody between two people: the photos are few, and "
+        "a network that remembers their faces draws them.",
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")

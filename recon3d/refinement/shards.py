@@ -45,6 +45,27 @@ def photo_names(photos: Path, split: str) -> list[str]:
     return [n for k, n in enumerate(sorted(names)) if (k % 20 == 0) == (split == "val")]
 
 
+def frontal_names(photos: Path, split: str) -> list[str]:
+    """`photo_names` but those that ``metadata.csv`` knows to be turned too far for a target."""
+    from recon3d.morphable.photos import read_metadata
+    from recon3d.refinement.simulation import MAX_PITCH, MAX_YAW
+
+    def beyond(row: dict, column: str, limit: float) -> bool:
+        try:
+            return abs(float(row.get(column) or 0)) > limit
+        except ValueError:
+            return False
+
+    metadata = read_metadata(photos)
+    # A fit measures a pose a little otherwise than whoever wrote it down.
+    return [
+        name
+        for name in photo_names(photos, split)
+        if not beyond(metadata.get(name, {}), "yaw", MAX_YAW)
+        and not beyond(metadata.get(name, {}), "pitch", MAX_PITCH + 2)
+    ]
+
+
 def make_shards(
     photos: Path,
     out: Path,
@@ -89,7 +110,7 @@ def make_shards(
     InputError
         If the photos cannot be read, or a shard's folder belongs to other photos or another seed.
     """
-    names = photo_names(photos, split)
+    names = frontal_names(photos, split)
     if not names:
         raise InputError(f"{photos}: no usable photo in the split {split}")
     out.mkdir(parents=True, exist_ok=True)
@@ -121,7 +142,7 @@ class _Source:
     def open(self) -> _Source:
         from recon3d.morphable.photos import read_photos
 
-        self.names = photo_names(self.photos, self.split)
+        self.names = frontal_names(self.photos, self.split)
         self.order = np.random.default_rng([self.seed, 1]).permutation(len(self.names))
         wanted = set(self.names)
         # A quarter of a gigabyte for a thousand photos: less than one fit needs.

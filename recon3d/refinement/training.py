@@ -37,6 +37,7 @@ _RECORDED = (
     "batch",
     "crop",
     "warp",
+    "morph",
 )
 """Settings that may change when training goes on, each change written down."""
 _FREE = {
@@ -82,6 +83,8 @@ class Trainer:
         describer: torch.nn.Module | None = None,
     ):
         self.data, self.val, self.out, self.settings = train, val, Path(out), settings
+        self.by_size = np.argsort(_face_sizes(train), kind="stable")
+        self.ranks = np.argsort(self.by_size, kind="stable")
         self.note = note or (lambda text: None)
         self.embed = embed
         self.device = torch.device(_device(settings.device))
@@ -129,6 +132,11 @@ class Trainer:
         inputs = as_tensor(rows)
         target = torch.from_numpy(rows["target"]).permute(0, 3, 1, 2).float() / 127.5 - 1
         points = self.data["points"][chosen].astype(np.float64)
+        for k in range(s.batch):
+            if rng.random() < s.morph:
+                inputs[k], target[k], points[k] = self._blended(
+                    inputs[k], target[k], points[k], int(chosen[k]), rng
+                )
         places = np.stack([points[:, list(n)].mean(1) for n in (*_EYES, MOUTH)], 1)
         # Three in four crops show the face's middle, with eyes and mouth, the others anything.
         n_face = max(1, round(0.75 * s.batch))
@@ -177,6 +185,19 @@ class Trainer:
         if out_chips:
             batch["to_chip"] = torch.from_numpy(np.stack(out_chips)).float().to(self.device)
         return batch
+
+    def _blended(self, x, y, points, number: int, rng: np.random.Generator):
+        """A pair, blended with that of somebody whose face was about as small."""
+        rank = int(self.ranks[number])
+        # Pictures of unlike resolution would blend to one of no resolution at all.
+        near = max(len(self.by_size) // 12, 1)
+        other = rank + int(rng.integers(1, near + 1)) * (1 if rng.random() < 0.5 else -1)
+        other = int(self.by_size[np.clip(other, 0, len(self.by_size) - 1)])
+        rows = {k: self.data[k][other : other + 1] for k in (*CHANNELS, "target")}
+        x_b = as_tensor(rows)[0]
+        y_b = torch.from_numpy(rows["target"][0]).permute(2, 0, 1).float() / 127.5 - 1
+        points_b = self.data["points"][other].astype(np.float64)
+        return morph((x, y, points), (x_b, y_b, points_b), float(rng.uniform(0.25, 0.6)))
 
     def advance(self) -> dict[str, float]:
         """One step of the generator and, once they have joined, of the critics."""
@@ -552,6 +573,54 @@ def _warp(x, y, place, outline, amount: float, rng: np.random.Generator):
         return found
 
     return moved[: len(x)], moved[len(x) :], follow(place), follow(outline)
+
+
+def morph(a: tuple, b: tuple, share: float) -> tuple:
+    """A pair between two pairs: both are warped to the landmarks between theirs, and blended [1]_.
+
+    Parameters
+    ----------
+    a, b : (inputs (C, S, S), target (3, S, S), points (478, 2) px)
+    share : float
+        Of `b`, in shape and in colour.
+
+    Returns
+    -------
+    The same of somebody between the two; `a` unchanged if a landmark is missing.
+
+    References
+    ----------
+    .. [1] T. Beier, S. Neely, Feature-based image metamorphosis, SIGGRAPH 1992.
+    """
+    from scipy.interpolate import LinearNDInterpolator
+
+    (x_a, y_a, points_a), (x_b, y_b, points_b) = a, b
+    if not (np.isfinite(points_a).all() and np.isfinite(points_b).all()):
+        return a
+    side = x_a.shape[-1]
+    # The frame stays where it is, and everything between it and the face is stretched.
+    frame = (-0.1, 0.5, 1.1)
+    edge = np.array([(i, j) for i in frame for j in frame if (i, j) != (0.5, 0.5)])
+    points = (1 - share) * points_a + share * points_b
+    corners = [np.vstack([p, side * edge]) for p in (points, points_a, points_b)]
+    whence = LinearNDInterpolator(corners[0], np.hstack(corners[1:]))
+    at = np.arange(2.0, side, 4.0)
+    field = whence(np.stack(np.meshgrid(at, at), -1)).astype(np.float32)
+    field = cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR)
+    moved = []
+    for x, y, where in ((x_a, y_a, field[..., :2]), (x_b, y_b, field[..., 2:])):
+        grid = torch.from_numpy(2 * where / side - 1)[None]
+        both = torch.cat([x, y])[None]
+        moved.append(F.grid_sample(both, grid, "bilinear", "border", align_corners=False)[0])
+    mixed = torch.lerp(*moved, share)
+    return mixed[: len(x_a)], mixed[len(x_a) :], points
+
+
+def _face_sizes(pairs: dict[str, np.ndarray]) -> np.ndarray:
+    """(N,) widths of the faces in the simulated clips, px; 0 where nothing is said of them."""
+    if "info" not in pairs:
+        return np.zeros(len(pairs["target"]))
+    return np.array([float(json.loads(str(text)).get("face_px", 0)) for text in pairs["info"]])
 
 
 def _vary_tones(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator):

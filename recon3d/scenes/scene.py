@@ -31,6 +31,7 @@ from recon3d.restoration import (
     degrade_clip,
 )
 from recon3d.scenes.drawing import room, shoulders
+from recon3d.scenes.shadows import lit_share
 from recon3d.scenes.truth import PictureTruth, ShapeTruth
 from recon3d.types import Camera, FaceModel
 
@@ -56,12 +57,15 @@ class Lamp:
     direction : (3,), towards the lamp: the picture's right, up, towards the camera
     ambient : float
         Share that comes from everywhere.
+    radius_deg : float, optional
+        Of its disc; the head then casts shadows on itself. With none it casts no shadow.
     """
 
     kelvin: float
     exposure: float
     direction: tuple[float, float, float]
     ambient: float
+    radius_deg: float | None = None
 
 
 LAMPS: dict[str, Lamp] = {
@@ -468,19 +472,22 @@ def _draw_head(
     texture = _reduced(truth.texture, camera, supersample)
     rows, columns = texture.shape[:2]
     shade = _shading(lamp, camera.R)
+    lit = np.ones(len(vertices))
+    if lamp.radius_deg is not None:
+        toward = _toward(lamp, camera.R)
+        lit = lit_share(vertices, model.triangles, toward, lamp.radius_deg)
+    extra = lit[:, None] if extra is None else np.column_stack([lit, extra])
 
     def finish(attributes: np.ndarray, normals: np.ndarray) -> np.ndarray:
         u = (attributes[:, 0] * columns - 0.5).astype(np.float32)
         v = ((1 - attributes[:, 1]) * rows - 0.5).astype(np.float32)
         albedo = _lookup(texture, u, v)
-        return np.column_stack([albedo * shade(normals), attributes[:, 2:]])
+        return np.column_stack([albedo * shade(normals, attributes[:, 2]), attributes[:, 3:]])
 
+    # One row a corner: texture coordinates have seams, vertices have none.
     corners = model.triangles_uv
-    attributes = model.uv
-    if extra is not None:
-        # One row a corner: texture coordinates have seams, vertices have none.
-        attributes = np.column_stack([model.uv[corners.ravel()], extra[model.triangles.ravel()]])
-        corners = np.arange(corners.size).reshape(-1, 3)
+    attributes = np.column_stack([model.uv[corners.ravel()], extra[model.triangles.ravel()]])
+    corners = np.arange(corners.size).reshape(-1, 3)
     return draw_mesh(
         vertices,
         model.triangles,
@@ -515,18 +522,23 @@ def _reduced(texture: np.ndarray, camera: Camera, supersample: int) -> np.ndarra
 
 
 def _shading(lamp: Lamp, R: np.ndarray):
-    """Lambert's law for an ambient and a directional part; no shadows are cast."""
-    # The lamp hangs in the room: camera axes with y up and z towards the camera.
-    direction = np.asarray(lamp.direction) / np.linalg.norm(lamp.direction)
-    toward = R.T @ (FRONTAL @ direction)
+    """Lambert's law for an ambient and a directional part, of which a share may be shaded."""
+    toward = _toward(lamp, R)
 
-    def shade(normals: np.ndarray) -> np.ndarray:
-        direct = np.clip((normals @ toward + 0.1) / 1.1, 0, None)
+    def shade(normals: np.ndarray, lit: np.ndarray | float = 1.0) -> np.ndarray:
+        direct = lit * np.clip((normals @ toward + 0.1) / 1.1, 0, None)
         up = 0.5 + 0.5 * normals[:, 1]
         ambient = lamp.ambient * (0.75 + 0.25 * up)
         return (ambient + 1.15 * (1 - lamp.ambient) * direct)[:, None]
 
     return shade
+
+
+def _toward(lamp: Lamp, R: np.ndarray) -> np.ndarray:
+    """Unit vector towards the lamp in the axes of what R turns."""
+    # The lamp hangs in the room: camera axes with y up and z towards the camera.
+    direction = np.asarray(lamp.direction) / np.linalg.norm(lamp.direction)
+    return R.T @ (FRONTAL @ direction)
 
 
 def _head_motion(scene: Scene, seconds: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,14 @@ from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID
 from recon3d.geometry import head_angles
 from recon3d.morphable import load_model
 from recon3d.refinement.conditioning import CHANNELS
-from recon3d.refinement.shards import SHARD, find_shards, make_shards, photo_names, read_shards
+from recon3d.refinement.shards import (
+    SHARD,
+    find_shards,
+    frontal_names,
+    make_shards,
+    photo_names,
+    read_shards,
+)
 from recon3d.refinement.simulation import (
     build_relief,
     draw_at,
@@ -116,6 +123,13 @@ def photos(tmp_path):
 
 def test_photos_without_metadata_are_split(photos):
     assert photo_names(photos, "val") == ["p0.png"] and photo_names(photos, "train") == ["p1.png"]
+
+
+def test_photos_that_are_known_to_be_turned_are_not_simulated(photos):
+    rows = ["file,split,yaw,pitch", "p0.png,train,-31,2", "p1.png,train,12,"]
+    (photos / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert photo_names(photos, "train") == ["p0.png", "p1.png"]
+    assert frontal_names(photos, "train") == ["p1.png"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from refinement_scenes import make_pairs
 
 from recon3d.errors import InputError
 from recon3d.refinement.settings import TrainingSettings
-from recon3d.refinement.training import Trainer, _warp, train
+from recon3d.refinement.training import Trainer, _warp, morph, train
 
 FAST = dict(
     widths=(8, 12),
@@ -165,6 +165,43 @@ def test_warps_take_points_along(pairs, tmp_path):
             row, column = np.argwhere(patch.numpy() > 0.5).mean(0) - 6
             assert abs(row) < 1.2 and abs(column) < 1.2
     assert still.batch(0)["inputs"].shape[-1] == 224
+
+
+def test_a_morph_lies_between_two_faces():
+    rng = np.random.default_rng(2)
+    base = rng.uniform(60, 190, (478, 2)).round() + 0.5
+    marked = [[80.5, 90.5], [140.5, 100.5], [110.5, 170.5]]
+    pairs = []
+    for shift in ([-6, 2], [6, -2]):
+        points = base.copy()
+        points[:3] = marked
+        points += shift
+        picture = torch.zeros(1, 256, 256)
+        for x, y in points[:3].astype(int):
+            picture[0, y - 2 : y + 3, x - 2 : x + 3] = 1
+        pairs.append((picture, picture.expand(3, -1, -1), points))
+    x, y, points = morph(*pairs, 0.5)
+    np.testing.assert_allclose(points[:3], marked)
+    assert torch.equal(x.expand(3, -1, -1), y)
+    for px, py in points[:3]:
+        patch = x[0, int(py) - 8 : int(py) + 9, int(px) - 8 : int(px) + 9].numpy()
+        # Both marks have come to the same place, so that they add up to one.
+        assert patch.max() > 0.9
+        row, column = np.argwhere(patch > 0.5).mean(0) - 8
+        assert abs(row) < 1 and abs(column) < 1
+    all_of_a = morph(*pairs, 0.0)[0]
+    assert (all_of_a - pairs[0][0]).abs().max() < 1e-4
+    lost = pairs[1][2].copy()
+    lost[5] = np.nan
+    assert torch.equal(morph(pairs[0], (*pairs[1][:2], lost), 0.5)[0], pairs[0][0])
+
+
+def test_morphs_follow_the_seed_and_may_be_left_out(pairs, tmp_path):
+    with_morphs, again, without = (
+        Trainer(*pairs, tmp_path, TrainingSettings(**FAST | {"morph": m})) for m in (1, 1, 0)
+    )
+    assert torch.equal(with_morphs.batch(3)["inputs"], again.batch(3)["inputs"])
+    assert not torch.equal(with_morphs.batch(3)["target"], without.batch(3)["target"])
 
 
 def test_begins_with_earlier_weights(pairs, tmp_path):
