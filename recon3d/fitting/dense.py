@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from recon3d.fitting._threads import over
+from recon3d.fitting.motion import Motion
 from recon3d.fitting.photometric import (
     Pictures,
     Samples,
@@ -157,6 +158,7 @@ class Alignment:
         self.middle = np.average(model.mean[samples.index], axis=0, weights=samples.area)
         self.scale = fit.K[:, 0, 0] / np.maximum((fit.R @ self.middle + fit.t)[:, 2], 1e-6)
         self.prior = _prior_precision(fit, settings, times, sources)
+        self.motion = Motion(times, sources, settings.motion_gap, settings.motion_stride)
         self.M = M
         self.N = len(fit.R)
         turned = np.round(head_angles(fit.R)[:, :2] / SAME_DIRECTION).astype(int)
@@ -371,6 +373,8 @@ class Alignment:
             value = scene.change[:, j] if j < POSE else scene.light[:, j - POSE]
             A[np.ix_(rows, rows)] += precision
             b[rows] += precision @ value
+        if pose and self.settings.motion:
+            self._add_motion(scene, A, b, P)
         if G:
             # errors that all views share do not average: the data are worth less than they look
             state["trust"] = trust = min(1.0, s.shape_trust / float(np.median(noise)))
@@ -399,6 +403,19 @@ class Alignment:
             light=light,
             shape=scene.shape + np.clip(x[N * P :], -1.0, 1.0) if G else scene.shape,
         )
+
+    def _add_motion(self, scene: Scene, A: np.ndarray, b: np.ndarray, P: int) -> None:
+        """What is known of how heads move, into the normal equations."""
+        s = self.settings
+        depth = (scene.R @ self.middle + scene.t)[:, 2:]
+        path = np.log(np.maximum(depth, 1e-6))
+        least = [np.radians(s.motion_degrees)] * 3 + [s.motion_mm / np.median(depth)]
+        # Shifts across are free: a camera may shake, and pictures show where a face is.
+        precision, gradient = self.motion.terms(scene.R, path, np.array(least))
+        for k, j in enumerate((0, 1, 2, 5)):
+            rows = np.arange(self.N) * P + j
+            A[np.ix_(rows, rows)] += precision[k]
+            b[rows] += gradient[k]
 
     def start(self) -> Scene:
         """The fit as it came, with no light."""
@@ -635,7 +652,7 @@ def refine_fit(
         after, lost = start_again(problem, after, usable, train, times, sources, lambda: None)
     old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
     new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
-    verdict = compare(old, new, None, settings.margin)
+    verdict = compare(old, new, None, settings.margin, settings.sure)
     info.update(
         spread_before=verdict.before,
         spread_after=verdict.after,

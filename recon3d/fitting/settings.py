@@ -37,6 +37,22 @@ class DenseSettings(BaseModel):
     correlation_s: float = Field(
         0.2, gt=0, description="Time over which the error of one view changes, s."
     )
+    motion: bool = Field(True, description="Know that heads move smoothly.")
+    motion_degrees: float = Field(
+        200.0,
+        gt=0,
+        description="Root of the density of the noise that changes the head's angular "
+        "acceleration, degrees / s^2.5, where a path shows no more.",
+    )
+    motion_mm: float = Field(
+        300.0, gt=0, description="The same for the distance of the face, mm / s^2.5."
+    )
+    motion_stride: float = Field(
+        0.2, gt=0, description="Time between the views that show how much there is, s."
+    )
+    motion_gap: float = Field(
+        0.5, gt=0, description="Neighbouring views further apart than this are not tied, s."
+    )
     shape: bool = Field(True, description="Refine the shape as well as the poses.")
     shape_trust: float = Field(
         0.0075,
@@ -66,6 +82,12 @@ class DenseSettings(BaseModel):
     )
     margin: float = Field(
         0.03, ge=0, lt=1, description="Share by which held-out disagreement must fall."
+    )
+    sure: float = Field(
+        1.0,
+        ge=0,
+        description="Standard errors of a coin's throws by which more than half of the views must "
+        "gain by new poses; how heads move keeps poses from straying, so a hint is enough.",
     )
     agreement: float = Field(
         0.5,
