@@ -15,7 +15,7 @@ import numpy as np
 
 from recon3d.colour import srgb_to_linear
 from recon3d.frontal.camera import SIZE
-from recon3d.frontal.pyramid import push_pull
+from recon3d.frontal.pyramid import broad_blur, push_pull
 from recon3d.geometry import crop_camera, head_angles, transform
 from recon3d.rendering.native import rasterise_numpy
 from recon3d.types import Camera, FaceFit, FaceTrack
@@ -212,9 +212,9 @@ def _warp(track: FaceTrack, fit: FaceFit, view: int, points: np.ndarray):
 def _match(reference: np.ndarray, image: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Smooth gain (512, 512, 3) that brings one picture's colours to another's."""
     blur = 24.0
-    w = cv2.GaussianBlur(weight, (0, 0), blur)[..., None] + 1e-4
-    a = cv2.GaussianBlur(reference * weight[..., None], (0, 0), blur) / w
-    b = cv2.GaussianBlur(image * weight[..., None], (0, 0), blur) / w
+    w = broad_blur(weight, blur)[..., None] + 1e-4
+    a = broad_blur(reference * weight[..., None], blur) / w
+    b = broad_blur(image * weight[..., None], blur) / w
     ratio = np.clip(np.log((a + 5e-3) / (b + 5e-3)), -0.8, 0.8)
     mean = (ratio * weight[..., None]).sum((0, 1)) / weight.sum()
     trust = np.clip(4 * w, 0, 1)

@@ -13,7 +13,7 @@ from recon3d.errors import InputError
 from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
 from recon3d.frontal.deviation import determined_share, error_sources, predicted_deviation
 from recon3d.frontal.levelling import level_turn
-from recon3d.frontal.pyramid import blend, push_pull
+from recon3d.frontal.pyramid import blend, broad_blur, push_pull
 from recon3d.frontal.settings import FrontalSettings
 from recon3d.frontal.surroundings import bring_surroundings, continued_depth
 from recon3d.frontal.tone import compress, neutral_gains
@@ -285,9 +285,9 @@ def _match_to_face(image, face, inside, coverage) -> np.ndarray:
 
 
 def _ratio(a, b, weight, blur) -> np.ndarray:
-    w = cv2.GaussianBlur(weight, (0, 0), blur)[..., None]
-    x = cv2.GaussianBlur(a * weight[..., None], (0, 0), blur)
-    y = cv2.GaussianBlur(b * weight[..., None], (0, 0), blur)
+    w = broad_blur(weight, blur)[..., None]
+    x = broad_blur(a * weight[..., None], blur)
+    y = broad_blur(b * weight[..., None], blur)
     log = np.clip(np.log((x + 5e-3 * w + 1e-9) / (y + 5e-3 * w + 1e-9)), -1.5, 1.5)
     trust = np.clip(w * 50, 0, 1)
     overall = (log * weight[..., None]).sum((0, 1)) / weight.sum()

@@ -19,7 +19,7 @@ import numpy as np
 from recon3d.colour import linear_to_srgb, srgb_to_linear, to_uint8
 from recon3d.errors import NoFaceError
 from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, SIZE, landmark_points, layout_camera
-from recon3d.frontal.pyramid import push_pull
+from recon3d.frontal.pyramid import broad_blur, push_pull
 from recon3d.frontal.settings import FrontalSettings
 from recon3d.frontal.surroundings import continued_depth
 from recon3d.frontal.view import render_frontal
@@ -623,8 +623,7 @@ def match_tones(target: np.ndarray, view: FrontalView) -> np.ndarray:
     weight = cv2.GaussianBlur(view.face_mask, (0, 0), 4.0)
     out = np.empty_like(target)
     for c in range(3):
-        a = cv2.GaussianBlur(target[..., c].astype(np.float32), (0, 0), 12.0)
-        b = cv2.GaussianBlur(view.raw[..., c].astype(np.float32), (0, 0), 12.0)
+        a, b = broad_blur(target[..., c], 12.0), broad_blur(view.raw[..., c], 12.0)
         total = max(float(weight.sum()), 1e-6)
         ma, mb = float((weight * a).sum() / total), float((weight * b).sum() / total)
         spread_a = float((weight * (a - ma) ** 2).sum() / total)

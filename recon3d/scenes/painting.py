@@ -204,6 +204,20 @@ def texel_geometry(model: FaceModel, size: int) -> tuple[np.ndarray, np.ndarray,
     return found[..., :3], found[..., 3:], drawn.mask[0].numpy()
 
 
+def lookup(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear samples (P, C) of a picture (H, W, C) float32 at columns and rows (P,) float32,
+    pixel centres at integers; beyond the border it goes on as it ends."""
+    channels = image.shape[2]
+    if len(x) == 0:
+        return np.zeros((0, channels), np.float32)
+    # OpenCV's limit on the side of a picture is 32767: long lists are folded.
+    width = 4096
+    pad = -len(x) % width
+    grid = (np.pad(a, (0, pad)).reshape(-1, width) for a in (x, y))
+    found = cv2.remap(image, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return found.reshape(-1, channels)[: len(x)]
+
+
 def _smooth_noise(rng: np.random.Generator, size: int, width: float) -> np.ndarray:
     """(size, size) float32 noise of unit variance, smooth over so many px."""
     step = max(width / 2, 1.0)

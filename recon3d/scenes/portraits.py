@@ -7,7 +7,7 @@ import numpy as np
 from recon3d.colour import srgb_to_linear
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import umeyama, vertex_normals
-from recon3d.scenes.painting import paint_person, texel_geometry
+from recon3d.scenes.painting import lookup, paint_person, texel_geometry
 from recon3d.types import FaceModel
 
 FRONTAL_WITHIN = 0.05
@@ -56,7 +56,7 @@ def portrait_texture(
     spline = RBFInterpolator(flat, points[good, :2] - (s * flat @ R.T + t), smoothing=1.0)
     want = covered & (normal[..., 2] > 0.1) & (np.abs(place[..., 0]) < 85) & (place[..., 1] > -110)
     q = place[want][:, :2] * [1, -1]
-    pixel = s * q @ R.T + t + spline(q)
+    pixel = s * q @ R.T + t + _on_a_grid(spline, q)
     linear = srgb_to_linear(image).astype(np.float32)
     seen = np.stack(
         [
@@ -78,3 +78,14 @@ def portrait_texture(
     # an albedo: about as bright as skin is
     level = np.median(out[want] @ np.array([0.2126, 0.7152, 0.0722]))
     return np.clip(out * (0.25 / max(float(level), 1e-3)) ** 0.5, 0.003, 0.95).astype(np.float32)
+
+
+def _on_a_grid(spline, points: np.ndarray, step: float = 1.5) -> np.ndarray:
+    """A smooth field (P, 2) at points (P, 2) mm, read from a grid of so many mm: a spline through
+    hundreds of landmarks is dear at a million places."""
+    low = points.min(0) - 2 * step
+    columns, rows = np.ceil((points.max(0) - low) / step).astype(int) + 3
+    grid = low + step * np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1)
+    field = spline(grid.reshape(-1, 2)).reshape(rows, columns, 2).astype(np.float32)
+    x, y = ((points - low) / step).astype(np.float32).T
+    return lookup(field, x, y)

@@ -31,6 +31,7 @@ from recon3d.restoration import (
     degrade_clip,
 )
 from recon3d.scenes.drawing import room, shoulders
+from recon3d.scenes.painting import lookup
 from recon3d.scenes.shadows import lit_share
 from recon3d.scenes.truth import PictureTruth, ShapeTruth
 from recon3d.types import Camera, FaceModel
@@ -481,7 +482,7 @@ def _draw_head(
     def finish(attributes: np.ndarray, normals: np.ndarray) -> np.ndarray:
         u = (attributes[:, 0] * columns - 0.5).astype(np.float32)
         v = ((1 - attributes[:, 1]) * rows - 0.5).astype(np.float32)
-        albedo = _lookup(texture, u, v)
+        albedo = lookup(texture, u, v)
         return np.column_stack([albedo * shade(normals, attributes[:, 2]), attributes[:, 3:]])
 
     # One row a corner: texture coordinates have seams, vertices have none.
@@ -497,18 +498,6 @@ def _draw_head(
         supersample=supersample,
         finish=finish,
     )
-
-
-def _lookup(texture: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Bilinear samples (P, 3) at texel coordinates."""
-    if len(u) == 0:
-        return np.zeros((0, 3), np.float32)
-    # OpenCV's limit on the side of a picture is 32767: long lists are folded.
-    width = 4096
-    pad = -len(u) % width
-    grid = (np.pad(a, (0, pad)).reshape(-1, width) for a in (u, v))
-    found = cv2.remap(texture, *grid, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found.reshape(-1, 3)[: len(u)]
 
 
 def _reduced(texture: np.ndarray, camera: Camera, supersample: int) -> np.ndarray:
