@@ -30,12 +30,15 @@ class Frame:
         Presentation time in seconds (index / nominal rate where the container has none).
     source : int
         Number of the input (camera) it came from, from 0.
+    clock : bool
+        Whether `time` was read off a clock; that of pictures is made up.
     """
 
     image: np.ndarray
     index: int
     time: float
     source: int = 0
+    clock: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,9 @@ class FaceObservation:
         0 (useless) to 1: size, sharpness, exposure and landmark agreement together.
     patch : ImagePatch or None
         The face with generous surroundings, kept for chosen views only.
+    shot : int
+        Views of one source and shot follow one another without a cut; of others nothing is known
+        of what happened between them.
     """
 
     frame_index: int
@@ -95,6 +101,7 @@ class FaceObservation:
     sharpness: float = 0.0
     brightness: float = 0.0
     patch: ImagePatch | None = None
+    shot: int = 0
 
     @property
     def face_width(self) -> float:
@@ -132,6 +139,13 @@ class FaceTrack:
     @property
     def n_frames(self) -> int:
         return len(self.frame_index)
+
+    @property
+    def shots(self) -> np.ndarray:
+        """(number of views,) int, the same for views of the same shot of the same source."""
+        names = [(view.source, view.shot) for view in self.views]
+        order = {name: number for number, name in enumerate(sorted(set(names)))}
+        return np.array([order[name] for name in names], int)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -781,7 +780,7 @@ def _with_smoothness(
     gap = np.zeros(max(N - 1, 0))
     if settings.smooth and N > 1:
         gap = np.diff([v.time for v in views])
-        same = np.array([a.source == b.source for a, b in pairwise(views)])
+        same = np.diff(track.shots) == 0
         pair[:-1] = same & (gap > 0) & (gap <= settings.smooth_gap)
     if not pair.any():
         return replace(priors, pair=pair, pair_information=information, pair_mean=mean)

@@ -129,6 +129,8 @@ class Alignment:
         Shape directions; None to leave the shape alone.
     settings : DenseSettings
     times : (N,) s
+    sources, shots : (N,) int
+        Cameras; stretches of a camera without a cut.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Alignment:
         settings: DenseSettings,
         times: np.ndarray,
         sources: np.ndarray,
+        shots: np.ndarray,
         basis: np.ndarray | None = None,
     ):
         self.fit, self.pictures, self.samples, self.settings = fit, pictures, samples, settings
@@ -157,8 +160,8 @@ class Alignment:
         self._normals: tuple[np.ndarray, dict[int, np.ndarray]] | None = None
         self.middle = np.average(model.mean[samples.index], axis=0, weights=samples.area)
         self.scale = fit.K[:, 0, 0] / np.maximum((fit.R @ self.middle + fit.t)[:, 2], 1e-6)
-        self.prior = _prior_precision(fit, settings, times, sources)
-        self.motion = Motion(times, sources, settings.motion_gap, settings.motion_stride)
+        self.prior = _prior_precision(fit, settings, times, shots)
+        self.motion = Motion(times, shots, settings.motion_gap, settings.motion_stride)
         self.M = M
         self.N = len(fit.R)
         turned = np.round(head_angles(fit.R)[:, :2] / SAME_DIRECTION).astype(int)
@@ -543,20 +546,20 @@ def _gram(X: np.ndarray) -> np.ndarray:
 
 
 def _prior_precision(
-    fit: FaceFit, settings: DenseSettings, times: np.ndarray, sources: np.ndarray
+    fit: FaceFit, settings: DenseSettings, times: np.ndarray, shots: np.ndarray
 ) -> np.ndarray:
     """(15, N, N) inverse covariances over views of each unknown of a view.
 
     Landmark poses err alike at like turns of the head (a bias, a slope and a curvature over yaw, a
     slope over pitch),
     alike in neighbouring frames, and a little by themselves. Light is the same for all views of a
-    camera but for a small change; exposure is anything.
+    shot but for a small change; exposure is anything.
     """
     N = len(fit.R)
     angles = head_angles(fit.R)
     yaw, pitch = angles[:, 0] / 45.0, (angles[:, 1] - np.median(angles[:, 1])) / 20.0
     ones = np.ones((N, N))
-    same = (sources[:, None] == sources[None]).astype(float)
+    same = (shots[:, None] == shots[None]).astype(float)
     near = np.exp(-np.abs(times[:, None] - times[None]) / settings.correlation_s) * same
     law = np.outer(yaw, yaw) + np.outer(yaw**2, yaw**2) + np.outer(pitch, pitch)
     out = np.empty((POSE + LIGHT, N, N))
@@ -633,7 +636,7 @@ def refine_fit(
     rng = np.random.default_rng(0)
     samples = choose_samples(fit.model, settings.samples, rng)
     times = np.array([v.time for v in track.views])
-    sources = np.array([v.source for v in track.views])
+    sources, shots = np.array([v.source for v in track.views]), track.shots
     train = (samples.cell % 5 != 0).astype(np.float32)
     steps = settings.iterations * len(settings.blur_mm)
     total, count = steps * (3 if settings.shape else 1), 0
@@ -644,12 +647,12 @@ def refine_fit(
         if progress is not None:
             progress(min(count, total), total)
 
-    problem = Alignment(fit, pictures, samples, settings, times, sources)
+    problem = Alignment(fit, pictures, samples, settings, times, sources, shots)
     before = problem.start()
     after = problem.run(before, settings.blur_mm, usable, train, tick)
     lost = np.zeros(len(usable), bool)
     if settings.stray_ratio is not None:
-        after, lost = start_again(problem, after, usable, train, times, sources, lambda: None)
+        after, lost = start_again(problem, after, usable, train, times, shots, lambda: None)
     old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
     new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
     verdict = compare(old, new, None, settings.margin, settings.sure)
@@ -672,7 +675,7 @@ def refine_fit(
 
     # shape, from four fifths of the views
     basis = shape_basis_of(fit, settings)
-    problem = Alignment(fit, pictures, samples, settings, times, sources, basis.fields)
+    problem = Alignment(fit, pictures, samples, settings, times, sources, shots, basis.fields)
     fifth = np.zeros(len(usable), bool)
     fifth[np.flatnonzero(usable)[2::5]] = True
     everything = np.ones_like(train)
@@ -718,9 +721,9 @@ def align_shape(fit: FaceFit, track: FaceTrack, settings: DenseSettings | None =
     usable = np.array([p is not None for p in pictures.luminance]) & (fit.view_weight > 0)
     samples = choose_samples(fit.model, settings.samples, np.random.default_rng(0))
     times = np.array([v.time for v in track.views])
-    sources = np.array([v.source for v in track.views])
+    sources, shots = np.array([v.source for v in track.views]), track.shots
     basis = shape_basis_of(fit, settings)
-    problem = Alignment(fit, pictures, samples, settings, times, sources, basis.fields)
+    problem = Alignment(fit, pictures, samples, settings, times, sources, shots, basis.fields)
     state: dict = {}
     everything = np.ones(problem.M, np.float32)
     scene = problem.run(

@@ -49,12 +49,12 @@ def between(
     wanted: np.ndarray,
     good: np.ndarray,
     times: np.ndarray,
-    sources: np.ndarray,
+    shots: np.ndarray,
     *,
     gap: float,
     move: bool,
 ) -> tuple[Scene, np.ndarray]:
-    """Give views the pose that good views of the same camera around them had.
+    """Give views the pose that good views of the same shot around them had.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def between(
     middle : (3,) mm, the point of the face about which poses turn
     wanted, good : (N,) bool
         Views to place, and those to go by.
-    times, sources : (N,)
+    times, shots : (N,)
     gap : float
         A good view farther away in time says nothing, s.
     move : bool
@@ -78,7 +78,7 @@ def between(
     centre = scene.R @ middle + scene.t
     placed = np.zeros(len(R), bool)
     for n in np.flatnonzero(wanted):
-        near = np.flatnonzero(good & (sources == sources[n]) & (np.abs(times - times[n]) <= gap))
+        near = np.flatnonzero(good & (shots == shots[n]) & (np.abs(times - times[n]) <= gap))
         before, after = near[times[near] <= times[n]], near[times[near] > times[n]]
         if not len(near):
             continue
@@ -102,7 +102,7 @@ def start_again(
     views: np.ndarray,
     train: np.ndarray,
     times: np.ndarray,
-    sources: np.ndarray,
+    shots: np.ndarray,
     tick: Callable[[], None],
 ) -> tuple[Scene, np.ndarray]:
     """Start views that went astray again; keep, view by view, what agrees better with the others.
@@ -114,7 +114,7 @@ def start_again(
         After poses were refined.
     views : (N,) bool, views in use
     train : (M,) samples by which poses are found
-    times, sources : (N,)
+    times, shots : (N,)
     tick : callable
 
     Returns
@@ -139,7 +139,7 @@ def start_again(
     for move in (False, True, False, True):
         good = views & np.isfinite(agreement) & ~stray
         tried, placed = between(
-            scene, problem.middle, stray, good, times, sources, gap=s.stray_gap, move=move
+            scene, problem.middle, stray, good, times, shots, gap=s.stray_gap, move=move
         )
         if vain == 2 or not placed.any():
             break

@@ -177,7 +177,7 @@ def _frames_of(media: MediaInput, source: int, on_warning) -> Iterator[Frame]:
             time = index / rate if seconds is None or seconds < last else seconds
             last = max(last, time)
             count += 1
-            yield Frame(image, index, time, source)
+            yield Frame(image, index, time, source, clock=not pictures)
     if not count:
         raise InputError(f"{media.path}: nothing in it could be decoded")
 

@@ -90,8 +90,9 @@ def fuse_texture(
         )
 
     skin = _skin(model, atlas)
-    sources = np.array([track.views[s.view].source for s in samples])
-    light = fit_light(atlas, samples, sources, skin, settings)
+    # Photos of one folder have seen as many lamps; a cut may show another room.
+    shots = track.shots[[s.view for s in samples]]
+    light = fit_light(atlas, samples, shots, skin, settings)
     report(len(views) + 1, steps)
 
     shades = over(lambda k: light.shading(k, samples[k].normal), range(len(samples)))
@@ -259,14 +260,14 @@ def motion_px(track: FaceTrack, fit: FaceFit, samples) -> np.ndarray:
     region = np.asarray(fit.model.regions.get("face", np.ones(fit.model.n_vertices)))
     centre = np.average(fit.neutral, axis=0, weights=np.maximum(region, 1e-6))
     at = np.array([project(centre[None], *pose)[0] for pose in zip(fit.K, fit.R, fit.t)])
-    out = np.zeros((len(samples), 2))
+    out, shots = np.zeros((len(samples), 2)), track.shots
     for k, s in enumerate(samples):
         here = track.views[s.view]
         near = [
             i
             for i in (s.view - 1, s.view, s.view + 1)
             if 0 <= i < len(track.views)
-            and track.views[i].source == here.source
+            and shots[i] == shots[s.view]
             and abs(track.views[i].frame_index - here.frame_index) <= 2
             and np.isfinite(at[i]).all()
             and fit.view_weight[i] > 0

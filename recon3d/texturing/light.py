@@ -4,7 +4,7 @@ In the logarithm of linear light a sample is albedo plus light plus exposure,
 
     log I_f(x) = a(x) + B(n_f(x)) . (l + d_f) + g_f,
 
-with spherical harmonics B of the normal in camera axes, one light l for each camera, its small
+with spherical harmonics B of the normal in camera axes, one light l for each shot, its small
 change d_f and an exposure g_f for each frame. All are linear, and a(x) is eliminated texel by
 texel. A turning head tells light from skin; the mirror image helps where it does not turn.
 """
@@ -80,7 +80,7 @@ def harmonics(normal: np.ndarray) -> np.ndarray:
 def fit_light(
     atlas: Atlas,
     samples: list[ViewSamples],
-    sources: np.ndarray,
+    shots: np.ndarray,
     skin: np.ndarray,
     settings: TexturingSettings,
     *,
@@ -92,8 +92,8 @@ def fit_light(
     ----------
     atlas : Atlas
     samples : list of N ViewSamples
-    sources : (N,) int
-        Camera of each view.
+    shots : (N,) int
+        Views of the same shot are under the same light.
     skin : (P,) float
         How much a texel is plain, rigid skin.
     settings : TexturingSettings
@@ -130,8 +130,8 @@ def fit_light(
         weight[f, at] = s.weight[keep] * trust**2 * bright * square
         basis[f, at] = harmonics(s.normal[keep])
     order = _mirror_of(atlas, points)
-    cameras = np.unique(sources)
-    camera = np.searchsorted(cameras, sources)
+    cameras = np.unique(shots)
+    camera = np.searchsorted(cameras, shots)
     ell, delta, gain, noise = _solve(value, weight, basis, camera, order, settings)
     total = ell[camera] + np.pad(delta, ((0, 0), (0, 5), (0, 0)))
     shade = np.einsum("fmk,fkc->fmc", basis, total)

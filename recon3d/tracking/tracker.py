@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,6 +31,8 @@ _LIKE, _UNLIKE = 0.30, 0.45
 _EMBEDDINGS_PER_PIECE = 5
 # By this factor a followed face may disagree with its mirror image more than a new one.
 _FOLLOWED = 1.7
+# Degrees of yaw and pitch together, and log of size: frames of a film are nearer than that.
+_FILM_TURN, _FILM_GROWTH = 8.0, 0.06
 _PAST_FRAMES, _PAST_BYTES = 25, 100_000_000
 
 Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -102,7 +105,7 @@ def track_faces(
                 progress(tracker.n_frames)
         people = tracker.finish()
         tracks = tuple(
-            _face_track(number, person, source, mesher, settings, seed)
+            _face_track(number, person, source, mesher, settings, seed, tracker.without_clock)
             for number, person in enumerate(people)
         )
     finally:
@@ -203,6 +206,7 @@ class _Tracker:
         self.since_detection = 0
         self.next_tile = 0
         self.source: int | None = None
+        self.without_clock: set[int] = set()
         # The last second or so of this shot, for following faces backwards.
         self.recent: deque[_Past] = deque(maxlen=_PAST_FRAMES)
 
@@ -219,6 +223,8 @@ class _Tracker:
             self.shot += 1
             self.source = frame.source
             self.recent.clear()
+        if not frame.clock:
+            self.without_clock.add(frame.source)
         self.n_frames += 1
         self.shot_frames[self.shot] += 1
         self.recent.append(_Past(frame, []))
@@ -393,7 +399,17 @@ class _Tracker:
             patch = cut_patch(frame, mesh, self.settings.view_margin)
             size = frame.image.shape[1], frame.image.shape[0]
             piece.reservoir.add(
-                Candidate(frame.index, frame.source, frame.time, size, mesh, good, crispness, patch)
+                Candidate(
+                    frame.index,
+                    frame.source,
+                    frame.time,
+                    size,
+                    mesh,
+                    good,
+                    crispness,
+                    patch,
+                    piece.shot,
+                )
             )
         return _Record(frame.index, frame.source, frame.time, yaw, pitch, mesh.face_px, good)
 
@@ -568,12 +584,15 @@ def _face_track(
     mesher: Landmarker,
     settings: TrackingSettings,
     seed: int,
+    without_clock: set[int],
 ) -> FaceTrack:
-    views = tuple(
-        _observation(candidate, source, mesher, settings, seed)
-        for candidate in person.reservoir.ordered()
-    )
     records = sorted(person.records, key=lambda r: (r.source, r.frame_index))
+    albums = {k for k in without_clock if not film_like([r for r in records if r.source == k])}
+    candidates = person.reservoir.ordered()
+    for photo, candidate in enumerate(candidates):
+        if candidate.source in albums:
+            candidate.shot = photo
+    views = tuple(_observation(c, source, mesher, settings, seed) for c in candidates)
 
     def column(name: str, kind) -> np.ndarray:
         return np.array([getattr(record, name) for record in records], kind)
@@ -589,6 +608,17 @@ def _face_track(
         face_px=column("face_px", np.float32),
         quality=column("quality", np.float32),
     )
+
+
+def film_like(records: Sequence[_Record]) -> bool:
+    """Whether pictures without a clock are those of a film: a head that turns and grows little
+    from one to the next. Photos of one person, in whatever order, are not."""
+    pairs = [(a, b) for a, b in pairwise(records) if b.frame_index == a.frame_index + 1]
+    if len(pairs) < 3:
+        return False
+    turn = [abs(b.yaw - a.yaw) + abs(b.pitch - a.pitch) for a, b in pairs]
+    growth = [abs(np.log(max(b.face_px, 1.0) / max(a.face_px, 1.0))) for a, b in pairs]
+    return bool(np.median(turn) < _FILM_TURN and np.median(growth) < _FILM_GROWTH)
 
 
 def _observation(
@@ -630,6 +660,7 @@ def _observation(
         sharpness=candidate.sharpness,
         brightness=mesh.brightness,
         patch=ImagePatch(patch.image, patch.origin),
+        shot=candidate.shot,
     )
 
 

@@ -26,6 +26,7 @@ class Candidate:
     quality: float
     sharpness: float
     patch: ImagePatch
+    shot: int = 0
     bin: tuple[int, int] = field(init=False)
 
     def __post_init__(self):

@@ -249,6 +249,20 @@ def test_smoothness_helps_noisy_frames(model):
     assert _turn_error(smooth, truth).mean() < 0.9 * _turn_error(rough, truth).mean()
 
 
+def test_photos_in_any_order_are_not_tied(model):
+    track, truth = _track(model, n_views=24, noise_px=1.0)
+    order = np.random.default_rng(2).permutation(24)
+    photos = [
+        replace(track.views[k], frame_index=n, time=n / 25, shot=n) for n, k in enumerate(order)
+    ]
+    apart = fit_track(replace(track, views=tuple(photos)), model, HONEST)
+    tied = [replace(view, shot=0) for view in photos]
+    tied = fit_track(replace(track, views=tuple(tied)), model, HONEST)
+    mixed = {"R": truth["R"][order]}
+    assert _turn_error(apart, mixed).mean() < 1.0
+    assert _turn_error(apart, mixed).mean() < 0.5 * _turn_error(tied, mixed).mean()
+
+
 @pytest.mark.parametrize("kind", ["identical", "few landmarks", "blank view", "no iris"])
 def test_degenerate_tracks_do_not_crash(model, kind):
     track, truth = _track(model, n_views=6, noise_px=0.3)

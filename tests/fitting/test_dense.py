@@ -145,7 +145,14 @@ def test_jacobian_against_differences(model):
     samples = choose_samples(model, 800, np.random.default_rng(0))
     basis = shape_basis_of(truth, settings)
     problem = Alignment(
-        truth, pictures, samples, settings, np.arange(3.0), np.zeros(3), basis.fields
+        truth,
+        pictures,
+        samples,
+        settings,
+        np.arange(3.0),
+        np.zeros(3),
+        np.zeros(3),
+        basis.fields,
     )
     start = problem.start()
     look = problem.look(start, 4.0, np.ones(3, bool))
@@ -189,7 +196,9 @@ def test_normal_matrix_is_that_of_the_whole_jacobian(model):
     track, truth = scene(model, yaw=[-20, 0, 20])
     samples = choose_samples(model, 400, np.random.default_rng(0))
     fields = shape_basis_of(truth, SHAPE).fields
-    problem = Alignment(truth, Pictures(track), samples, SHAPE, np.arange(3.0), np.zeros(3), fields)
+    problem = Alignment(
+        truth, Pictures(track), samples, SHAPE, np.arange(3.0), np.zeros(3), np.zeros(3), fields
+    )
     start, views = problem.start(), np.ones(3, bool)
     look = problem.look(start, 4.0, views)
     reading = problem.read(start, look, problem.blurred(look, views))

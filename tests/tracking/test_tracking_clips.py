@@ -1,5 +1,7 @@
 """Whole clips with known motion: who is where, for how long, and with which landmarks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tracking_clips import Portrait, as_frames, background
@@ -174,6 +176,21 @@ def test_embedding_joins_shots_and_cameras(person):
     assert set(joined.tracks[0].source) == {0, 1}
     order = [(view.source, view.frame_index) for view in joined.tracks[0].views]
     assert order == sorted(order) and len(order) == 12
+
+
+def test_photos_without_a_clock_are_shots_of_their_own(person):
+    turns = [0, 25, -20, 10, -30, 20]
+    widths = [70, 84, 72, 88, 74, 90]
+
+    def photos(clock):
+        pictures = clip(lambda c, n: person.draw(c, (200, 150), widths[n], turns[n]), 6)
+        for frame in as_frames(pictures):
+            yield replace(frame, clock=clock)
+
+    (album,) = track_faces(photos(False), QUICK).tracks
+    assert album.id == 0 and album.shots.tolist() == [0, 1, 2, 3, 4, 5]
+    (film,) = track_faces(photos(True), QUICK).tracks
+    assert film.id == 0 and film.shots.tolist() == [0] * 6
 
 
 def test_no_face(single):

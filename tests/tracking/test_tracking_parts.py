@@ -13,6 +13,7 @@ from recon3d.tracking.landmarks import heatmap_peaks
 from recon3d.tracking.observe import Mesh, stabilised_covariance
 from recon3d.tracking.pose import rough_pose
 from recon3d.tracking.topology import IBUG68, MIRROR, RIGID_INDEX, RIGID_POINTS
+from recon3d.tracking.tracker import _Record, film_like
 from recon3d.tracking.views import Candidate, Reservoir
 from recon3d.types import ImagePatch
 
@@ -129,6 +130,24 @@ def test_cut_detector():
             image = image + rng.normal(0, 6, image.shape)
             cuts.append(detector(np.clip(image, 0, 255).astype(np.uint8)))
     assert [i for i, cut in enumerate(cuts) if cut] == [12, 24]
+
+
+def _record(index, yaw, face_px=80.0):
+    return _Record(index, 0, index / 25, yaw, 0.0, face_px, 0.5)
+
+
+def test_pictures_of_a_film_are_told_from_photos():
+    rng = np.random.default_rng(1)
+    jitter = rng.normal(0, 2.0, 40)
+    film = [_record(n, 50 * np.sin(n / 12) + jitter[n], 80 + n) for n in range(40)]
+    assert film_like(film)
+    assert film_like([r for r in film if not 10 <= r.frame_index < 20])
+    order = rng.permutation(40)
+    assert not film_like([_record(n, film[k].yaw) for n, k in enumerate(order)])
+    # photos from the front, near and far
+    assert not film_like([_record(n, 0.0, px) for n, px in enumerate(rng.uniform(60, 200, 20))])
+    # front, left and right say nothing of what was between
+    assert not film_like([_record(0, 0.0), _record(1, 3.0), _record(2, 4.0)])
 
 
 def _candidate(index, yaw, quality):
