@@ -37,6 +37,9 @@ POSE_RIDGE = 1e-6
 STRONG_PERSPECTIVE = 0.1
 """Face radius over distance from which landmarks observe the focal length: about 60 cm away."""
 
+NEAREST_MM = 500.0
+"""People are hardly ever pictured from nearer: the least median of an unknown distance."""
+
 CHUNK = 8
 """Views worked on at a time: few, so that their derivatives stay in the cache."""
 
@@ -598,9 +601,11 @@ class _Renewal:
         self.covariance = np.where(self.usable[..., None, None], covariance, np.eye(2))
         self.depth = np.where(self.depth_usable, depth, 0.0)
         self.centre = np.array([v.image_size for v in views], np.float64) / 2
-        sources = sorted({v.source for v in views})
-        self.sources = sources
-        self.source = np.array([sources.index(v.source) for v in views])
+        # Pictures of another size were taken, or cut out, with another focal length.
+        optics = sorted({(v.source, tuple(v.image_size)) for v in views})
+        self.sources = [source for source, _ in optics]
+        self.longer = np.array([max(size) for _, size in optics], np.float64)
+        self.source = np.array([optics.index((v.source, tuple(v.image_size))) for v in views])
         place = {int(k): i for i, k in enumerate(numbers) if basis.present[i]}
         self.oval = np.array([place[k] for k in FACE_OVAL if k in place], int)
         self.share = settings.effective_landmarks / max(int(basis.present.sum()), 1)
@@ -872,6 +877,7 @@ def fit_track(
     known = np.isfinite(error)
     if settings.focal_px is None:
         priors = _rein_in_focal(priors, renewal, basis, state)
+        state = replace(state, log_focal=priors.log_focal.copy())
     if not known.any():
         raise InputError(
             f"track {track.id}: no view has the six finite landmarks that a pose needs"
@@ -930,42 +936,42 @@ def _pixel_mm(track: FaceTrack, basis: ShapeBasis) -> float:
 
 def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings) -> Priors:
     S = len(renewal.sources)
-    longer = np.array(
-        [
-            max(next(v for v in track.views if v.source == source).image_size)
-            for source in renewal.sources
-        ],
-        np.float64,
-    )
     if settings.focal_px is None:
-        log_focal = np.log(settings.focal_prior * longer)
+        log_focal = np.log(settings.focal_prior * renewal.longer)
         std = np.full(S, settings.focal_log_std)
     else:
         focal = np.atleast_1d(np.asarray(settings.focal_px, np.float64))
-        if len(focal) not in (1, S) or (focal <= 0).any():
+        sources = sorted(set(renewal.sources))
+        if len(focal) not in (1, len(sources)) or (focal <= 0).any():
             raise InputError(
-                f"focal_px holds {len(focal)} values for {S} sources; "
+                f"focal_px holds {len(focal)} values for {len(sources)} sources; "
                 "give one positive length in px, or one for each source"
             )
-        log_focal = np.log(np.broadcast_to(focal, (S,)))
+        each = np.broadcast_to(focal, (len(sources),))
+        log_focal = np.log(each[[sources.index(source) for source in renewal.sources]])
         std = np.full(S, 1e-4)
     N = len(track.views)
     return Priors(log_focal, std, np.zeros(N, bool), np.zeros((N, 6)), np.zeros((N, 6)))
 
 
 def _rein_in_focal(priors: Priors, renewal: _Renewal, basis: ShapeBasis, state: State) -> Priors:
-    """Free the focal length only as far as perspective is stronger than landmark error.
+    """Place faces no nearer than people stand, and free the focal length only as far as
+    perspective is stronger than landmark error.
+
+    A picture cut out around a face says little of the lens by its size: a wide one would hold the
+    face at arm's length.
 
     Doubling the focal length (and the distance with it) moves a landmark by its size in the
     picture times face radius over distance: a few tenths of a per cent for a face across a room,
     where a landmark's systematic error is per cents and would take any focal length.
     """
-    std = priors.log_focal_std.copy()
+    log_focal, std = priors.log_focal.copy(), priors.log_focal_std.copy()
     for k in range(len(std)):
         scale = np.exp(np.median(state.place[renewal.source == k, 2]))
-        perspective = basis.radius * scale / np.exp(priors.log_focal[k])
+        log_focal[k] = max(log_focal[k], np.log(NEAREST_MM * scale))
+        perspective = basis.radius * scale / np.exp(log_focal[k])
         std[k] *= min(1.0, perspective / STRONG_PERSPECTIVE) ** 2
-    return replace(priors, log_focal_std=std)
+    return replace(priors, log_focal=log_focal, log_focal_std=std)
 
 
 def _initial_state(

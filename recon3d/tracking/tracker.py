@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import cv2
 import numpy as np
 
 from recon3d.tracking.appearance import CutDetector, Gallery, describe_face
@@ -23,6 +24,7 @@ TOO_SMALL = "face too small"
 BAD_MESH = "landmarks disagree with their mirror image"
 NO_MESH = "face detected, no landmarks found"
 TOO_SHORT = "seen in too few frames"
+NOT_AGAIN = "no face at a second look"
 TOO_MANY = "more people than max_people"
 
 # Appearance distances (1 - correlation). Measured: the same person half a second later is below
@@ -33,6 +35,9 @@ _EMBEDDINGS_PER_PIECE = 5
 _FOLLOWED = 1.7
 # Degrees of yaw and pitch together, and log of size: frames of a film are nearer than that.
 _FILM_TURN, _FILM_GROWTH = 8.0, 0.06
+_SECOND_LOOK = (192, 320)
+# A picture without a clock that differs from the last by more is another photo.
+_PHOTO_CHANGE = 0.1
 _PAST_FRAMES, _PAST_BYTES = 25, 100_000_000
 
 Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -206,6 +211,7 @@ class _Tracker:
         self.since_detection = 0
         self.next_tile = 0
         self.source: int | None = None
+        self.size: tuple[int, int] | None = None
         self.without_clock: set[int] = set()
         # The last second or so of this shot, for following faces backwards.
         self.recent: deque[_Past] = deque(maxlen=_PAST_FRAMES)
@@ -214,29 +220,25 @@ class _Tracker:
 
     def step(self, frame: Frame) -> None:
         """Take in one frame."""
-        new_source = frame.source != self.source
-        if new_source:
-            self.cuts = CutDetector()
-        cut = self.cuts(frame.image) or new_source
+        cut = self._cut(frame)
         if cut:
-            self._close(list(self.active))
-            self.shot += 1
-            self.source = frame.source
-            self.recent.clear()
-        if not frame.clock:
-            self.without_clock.add(frame.source)
-        self.n_frames += 1
-        self.shot_frames[self.shot] += 1
-        self.recent.append(_Past(frame, []))
-        while len(self.recent) > 2 and sum(p.frame.image.nbytes for p in self.recent) > _PAST_BYTES:
-            self.recent.popleft()
-
+            self._begin_shot()
         for piece in list(self.active):
             if frame.time - piece.time > self.settings.max_gap_s:
                 self._close([piece])
         pieces = self.active
         places = [piece.predict(frame.time) for piece in pieces]
         faces, missing = self._follow(frame, pieces, places)
+        if missing and not frame.clock:
+            # Another photo, not the next frame: who was there need not be near.
+            cut, faces, places = True, [], []
+            self._begin_shot()
+            pieces = self.active
+        self.n_frames += 1
+        self.shot_frames[self.shot] += 1
+        self.recent.append(_Past(frame, []))
+        while len(self.recent) > 2 and sum(p.frame.image.nbytes for p in self.recent) > _PAST_BYTES:
+            self.recent.popleft()
         reason = NO_FACE
         self.since_detection += 1
         if cut or missing or not pieces or self.since_detection >= self.settings.detect_every:
@@ -245,6 +247,24 @@ class _Tracker:
             reason = self._add_detected(frame, found, faces)
         if not self._assign(frame, pieces, places, faces):
             self.reasons.setdefault(reason, []).append((frame.source, frame.index))
+
+    def _cut(self, frame: Frame) -> bool:
+        """Whether a frame begins another shot."""
+        new_source = frame.source != self.source
+        if new_source:
+            self.cuts = CutDetector() if frame.clock else CutDetector(_PHOTO_CHANGE)
+        size = frame.image.shape[:2]
+        other = not frame.clock and size != self.size
+        cut = self.cuts(frame.image) or new_source or other
+        self.source, self.size = frame.source, size
+        if not frame.clock:
+            self.without_clock.add(frame.source)
+        return cut
+
+    def _begin_shot(self) -> None:
+        self._close(list(self.active))
+        self.shot += 1
+        self.recent.clear()
 
     def _follow(self, frame, pieces, places):
         """Meshes where the known faces should be; whether one was not there."""
@@ -526,11 +546,36 @@ class _Tracker:
                 merged = True
         kept = []
         for person in people:
-            if len(person.records) < self.settings.min_track_frames and not person.complete:
+            short = len(person.records) < self.settings.min_track_frames
+            if short and not person.complete:
                 self._forget(person, TOO_SHORT)
+            elif short and self._may_be_nobody(person) and not self._seen_again(person):
+                self._forget(person, NOT_AGAIN)
             else:
                 kept.append(person)
         return sorted(kept, key=lambda p: (-len(p.records), p.records[0].frame_index))
+
+    def _may_be_nobody(self, person: _Person) -> bool:
+        """Whether somebody else is in more of the photos: every photo is looked at closely, and
+        patterns of a background pass for faces now and then."""
+        most = max(len(other.records) for other in self.people)
+        without = all(record.source in self.without_clock for record in person.records)
+        return without and len(person.records) < most
+
+    def _seen_again(self, person: _Person) -> bool:
+        """Whether the detector finds a face in the middle of the patch too, at other sizes."""
+        for candidate in person.reservoir.spread(3):
+            patch, place = candidate.patch, candidate.mesh.place
+            for side in _SECOND_LOOK:
+                zoom = side / max(patch.image.shape[:2])
+                how = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+                picture = cv2.resize(patch.image, None, fx=zoom, fy=zoom, interpolation=how)
+                centre = (place.centre - np.array(patch.origin)) * zoom
+                reach = 0.35 * place.size * zoom
+                found = self.detector(np.ascontiguousarray(picture), [])
+                if any(np.linalg.norm(d.place.centre - centre) < reach for d in found):
+                    return True
+        return False
 
     def _forget(self, person: _Person, reason: str) -> None:
         self.reasons.setdefault(reason, []).extend(person.frames())

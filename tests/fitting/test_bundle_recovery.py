@@ -263,6 +263,37 @@ def test_photos_in_any_order_are_not_tied(model):
     assert _turn_error(apart, mixed).mean() < 0.5 * _turn_error(tied, mixed).mean()
 
 
+def test_photos_of_another_size_have_a_focal_length_of_their_own(model):
+    track, truth = _track(model, n_views=12, noise_px=0.5)
+    views = list(track.views)
+    for n in range(0, 12, 2):
+        v = views[n]
+        views[n] = replace(
+            v,
+            landmarks=2 * v.landmarks,
+            covariance=4 * v.covariance,
+            depth=2 * v.depth,
+            image_size=tuple(2 * x for x in v.image_size),
+        )
+    fit = fit_track(replace(track, views=tuple(views)), model, HONEST)
+    assert fit.info["sources"] == [0, 0]
+    np.testing.assert_allclose(fit.K[::2, 0, 0], 2 * fit.K[1, 0, 0], rtol=0.1)
+    assert _turn_error(fit, truth).mean() < 1.0
+    known = fit_track(track, model, HONEST.model_copy(update={"focal_px": 900.0}))
+    np.testing.assert_allclose(known.K[:, 0, 0], 900.0, rtol=1e-3)
+
+
+def test_a_picture_cut_out_around_the_face_is_not_taken_from_arms_length(model):
+    track, _ = _track(model, n_views=1, noise_px=0.5)
+    (view,) = track.views
+    low, high = view.landmarks.min(0), view.landmarks.max(0)
+    cut = replace(
+        view, landmarks=view.landmarks - low, image_size=tuple(int(x) for x in high - low)
+    )
+    fit = fit_track(replace(track, views=(cut,)), model)
+    assert fit.t[0, 2] > 350
+
+
 @pytest.mark.parametrize("kind", ["identical", "few landmarks", "blank view", "no iris"])
 def test_degenerate_tracks_do_not_crash(model, kind):
     track, truth = _track(model, n_views=6, noise_px=0.3)

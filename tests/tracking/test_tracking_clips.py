@@ -1,14 +1,20 @@
 """Whole clips with known motion: who is where, for how long, and with which landmarks."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from tracking_clips import Portrait, as_frames, background
 
 from recon3d.media import VideoWriter, iterate_frames, open_inputs
 from recon3d.tracking import MIRROR, TrackingSettings, load_landmarker, track_faces
-from recon3d.types import Frame
+from recon3d.tracking.crops import FacePlace
+from recon3d.tracking.detection import FaceDetector
+from recon3d.tracking.tracker import _Tracker
+from recon3d.tracking.views import Candidate, Reservoir
+from recon3d.types import Frame, ImagePatch
 
 pytest.importorskip("mediapipe")
 
@@ -191,6 +197,41 @@ def test_photos_without_a_clock_are_shots_of_their_own(person):
     assert album.id == 0 and album.shots.tolist() == [0, 1, 2, 3, 4, 5]
     (film,) = track_faces(photos(True), QUICK).tracks
     assert film.id == 0 and film.shots.tolist() == [0] * 6
+
+
+def test_no_photo_is_lost_where_the_face_jumps(person):
+    centres = [(100, 120), (330, 180), (200, 150), (120, 190), (340, 110), (230, 160)]
+    widths = [60, 110, 75, 130, 64, 96]
+    pictures = clip(lambda c, n: person.draw(c, centres[n], widths[n]), 6)
+    frames = [replace(frame, clock=False) for frame in as_frames(pictures)]
+    result = track_faces(frames, QUICK)
+    found = np.concatenate([track.frame_index for track in result.tracks])
+    assert sorted(found.tolist()) == [0, 1, 2, 3, 4, 5]
+    assert [track.id for track in result.tracks] == list(range(len(result.tracks)))
+
+
+def test_a_pattern_is_nobody_at_a_second_look(person, single):
+    (view,) = single.tracks[0].views
+    tracker = _Tracker(QUICK, FaceDetector(QUICK), None, None)
+
+    def somebody(patch, records):
+        width = patch.shape[1]
+        place = FacePlace(np.array([width / 2, width * 0.52]), 0.45 * width, 0.0)
+        mesh = SimpleNamespace(place=place, angles=np.zeros(3))
+        reservoir = Reservoir(4)
+        reservoir.add(
+            Candidate(0, 0, 0.0, (width, width), mesh, 0.5, 0.5, ImagePatch(patch, (0, 0)))
+        )
+        return SimpleNamespace(reservoir=reservoir, records=[SimpleNamespace(source=0)] * records)
+
+    tracker.without_clock = {0}
+    noise = np.random.default_rng(0).integers(0, 255, (24, 24, 3)).astype(np.uint8)
+    pattern = somebody(cv2.resize(noise, (160, 160), interpolation=cv2.INTER_CUBIC), 1)
+    face = somebody(view.patch.image, 3)
+    tracker.people = [face, pattern]
+    assert tracker._may_be_nobody(pattern) and not tracker._may_be_nobody(face)
+    assert tracker._seen_again(face) and not tracker._seen_again(pattern)
+    tracker.detector.close()
 
 
 def test_no_face(single):
