@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -34,7 +33,7 @@ _EMBEDDINGS_PER_PIECE = 5
 # By this factor a followed face may disagree with its mirror image more than a new one.
 _FOLLOWED = 1.7
 # Degrees of yaw and pitch together, and log of size: frames of a film are nearer than that.
-_FILM_TURN, _FILM_GROWTH = 8.0, 0.06
+_FILM_TURN, _FILM_GROWTH = 8.0, 0.1
 _SECOND_LOOK = (192, 320)
 # A picture without a clock that differs from the last by more is another photo.
 _PHOTO_CHANGE = 0.1
@@ -657,13 +656,24 @@ def _face_track(
 
 def film_like(records: Sequence[_Record]) -> bool:
     """Whether pictures without a clock are those of a film: a head that turns and grows little
-    from one to the next. Photos of one person, in whatever order, are not."""
-    pairs = [(a, b) for a, b in pairwise(records) if b.frame_index == a.frame_index + 1]
-    if len(pairs) < 3:
+    from one to the next, or much less than over many. Photos of one person, in whatever order, do
+    not."""
+
+    def turn(step: int) -> list[float]:
+        return [
+            abs(b.yaw - a.yaw) + abs(b.pitch - a.pitch)
+            for a, b in zip(records, records[step:])
+            if b.frame_index - a.frame_index == step
+        ]
+
+    near, far = turn(1), turn(8)
+    if len(near) < 3:
         return False
-    turn = [abs(b.yaw - a.yaw) + abs(b.pitch - a.pitch) for a, b in pairs]
-    growth = [abs(np.log(max(b.face_px, 1.0) / max(a.face_px, 1.0))) for a, b in pairs]
-    return bool(np.median(turn) < _FILM_TURN and np.median(growth) < _FILM_GROWTH)
+    steady = np.median(near) < _FILM_TURN or (
+        len(far) > 3 and np.median(near) < 0.5 * np.median(far)
+    )
+    size = np.log([max(record.face_px, 1.0) for record in records])
+    return bool(steady and np.median(np.abs(np.diff(size))) < _FILM_GROWTH)
 
 
 def _observation(

@@ -142,6 +142,8 @@ def test_pictures_of_a_film_are_told_from_photos():
     film = [_record(n, 50 * np.sin(n / 12) + jitter[n], 80 + n) for n in range(40)]
     assert film_like(film)
     assert film_like([r for r in film if not 10 <= r.frame_index < 20])
+    shaken = [_record(n, 50 * np.sin(n / 6) + 3 * jitter[n]) for n in range(40)]
+    assert film_like(shaken)
     order = rng.permutation(40)
     assert not film_like([_record(n, film[k].yaw) for n, k in enumerate(order)])
     # photos from the front, near and far
