@@ -51,8 +51,8 @@ class Motion:
     Parameters
     ----------
     times : (N,) s
-    sources : (N,) int
-        Views of different sources have nothing to do with each other.
+    shots : (N,) int
+        Views of different shots have nothing to do with each other.
     gap : float
         Neighbours further apart than this are not tied, s.
     stride : float
@@ -64,20 +64,20 @@ class Motion:
        errors in regression, JRSS B 40(3), 1978.
     """
 
-    def __init__(self, times: np.ndarray, sources: np.ndarray, gap: float, stride: float):
+    def __init__(self, times: np.ndarray, shots: np.ndarray, gap: float, stride: float):
         near, far = [np.zeros((0, 4), int)], [np.zeros((0, 4), int)]
-        for source in np.unique(sources):
-            order = np.flatnonzero(sources == source)
+        for name in np.unique(shots):
+            order = np.flatnonzero(shots == name)
             order = order[np.argsort(times[order], kind="stable")]
             between = np.diff(times[order])
             if len(order) < 4:
                 continue
             tied = (between > 0) & (between <= gap)
-            shot = np.concatenate([[0], np.cumsum(~tied)])
+            stretch = np.concatenate([[0], np.cumsum(~tied)])
             wide = int(np.clip(round(stride / np.median(between)), 1, (len(order) - 1) // 3))
             for kept, k in ((near, 1), (far, wide)):
                 first = np.arange(len(order) - 3 * k)
-                whole = shot[first] == shot[first + 3 * k]
+                whole = stretch[first] == stretch[first + 3 * k]
                 kept.append(order[first[whole, None] + k * np.arange(4)])
         self._near = _Third(times, np.concatenate(near))
         self._far = _Third(times, np.concatenate(far))
