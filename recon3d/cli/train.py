@@ -35,6 +35,9 @@ def refiner(
         help="Face models, names or paths, of which rendered heads are drawn for a share of the "
         "pairs; --model's own by default, 'none' for photos alone.",
     ),
+    heads_share: float = typer.Option(
+        0.3, min=0, max=1, help="Share of the pairs that are rendered heads."
+    ),
     pairs_only: bool = typer.Option(False, "--pairs-only", help="Simulate pairs and stop."),
     also: list[Path] = typer.Option(
         None, "--also", help="Folder of another run whose training pairs are used too."
@@ -93,6 +96,7 @@ def refiner(
                 split=split,
                 seed=settings.seed,
                 heads=head_models,
+                heads_share=heads_share,
                 workers=workers or min(os.cpu_count() or 1, 8),
                 progress=move,
             )

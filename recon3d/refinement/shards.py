@@ -21,7 +21,7 @@ SHARD = 8
 """Pairs in one file."""
 _WHOLE_PIPELINE_SHARE = 0.4
 """Of photos that are tracked and fitted for real; with the heads, nearly half of all pairs are."""
-_HEADS_SHARE = 0.3
+HEADS_SHARE = 0.3
 """Of pairs that are rendered heads, where there are models to draw them from."""
 _LEAVE_OUT = ("sunglasses", "grayscale", "dark")
 
@@ -75,6 +75,7 @@ def make_shards(
     split: str = "train",
     seed: int = 0,
     heads: Sequence[FaceModel] = (),
+    heads_share: float = HEADS_SHARE,
     workers: int = 1,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> list[Path]:
@@ -97,6 +98,8 @@ def make_shards(
     heads : sequence of FaceModel
         Models from which rendered heads are drawn for a share of the pairs
         (`recon3d.refinement.heads`); with none, all pairs are photos that turn.
+    heads_share : float
+        Share of the pairs that are heads, where the photo allows it.
     workers : int
         Processes, of one thread each, that share the work.
     progress : callable, optional
@@ -117,10 +120,12 @@ def make_shards(
     origin = {"seed": seed, "split": split, "photos": len(names), "model": model.name}
     if heads:
         origin["heads"] = [m.name for m in heads]
+        if heads_share != HEADS_SHARE:
+            origin["heads_share"] = heads_share
     _check_origin(out, origin)
     paths = [out / f"{split}_{number:05d}.npz" for number in range(-(-pairs // SHARD))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
-    source = _Source(photos, split, model, seed, tuple(heads))
+    source = _Source(photos, split, model, seed, tuple(heads), heads_share)
     done = len(paths) - len(missing)
     for _ in _made(source, [(paths[n], n * SHARD, pairs) for n in missing], workers):
         done += 1
@@ -138,6 +143,7 @@ class _Source:
     model: FaceModel
     seed: int
     heads: tuple[FaceModel, ...]
+    heads_share: float
 
     def open(self) -> _Source:
         from recon3d.morphable.photos import read_photos
@@ -154,7 +160,7 @@ class _Source:
         chosen = [self.names[self.order[k % len(self.names)]] for k in numbers]
         _write(
             path,
-            list(_simulated(self.images, chosen, numbers, self.model, self.seed, self.heads)),
+            list(_simulated(self, chosen, numbers)),
         )
 
 
@@ -201,11 +207,11 @@ def _work(job: tuple) -> None:
     _OWN["source"].write(*job)
 
 
-def _simulated(images, names, numbers, model, seed, heads) -> Iterator[dict]:
+def _simulated(source: _Source, names: list[str], numbers: range) -> Iterator[dict]:
     for name, number in zip(names, numbers, strict=True):
-        rng = np.random.default_rng([seed, 2, number])
+        rng = np.random.default_rng([source.seed, 2, number])
         try:
-            pair = _pair(images[name], model, rng, heads)
+            pair = _pair(source.images[name], source, rng)
         except (NoFaceError, InputError, KeyError):
             continue
         target = cv2.resize(pair.target, (WORKING, WORKING), interpolation=cv2.INTER_AREA)
@@ -219,15 +225,16 @@ def _simulated(images, names, numbers, model, seed, heads) -> Iterator[dict]:
         }
 
 
-def _pair(image: np.ndarray, model: FaceModel, rng: np.random.Generator, heads):
+def _pair(image: np.ndarray, source: _Source, rng: np.random.Generator):
     """One pair of a photo, of the kind that the dice say and the photo allows."""
     from recon3d.refinement.heads import simulate_head
     from recon3d.refinement.simulation import fit_portrait, simulate
     from recon3d.scenes.portraits import usable_as_skin
     from recon3d.scenes.truth import portrait_landmarks
 
+    model, heads = source.model, source.heads
     whole = bool(rng.random() < _WHOLE_PIPELINE_SHARE)
-    if heads and rng.random() < _HEADS_SHARE:
+    if heads and rng.random() < source.heads_share:
         points = portrait_landmarks(image)
         if points is not None and usable_as_skin(points):
             return simulate_head(image, points, heads[rng.integers(len(heads))], model, rng)

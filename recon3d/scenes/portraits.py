@@ -8,11 +8,14 @@ from recon3d.colour import srgb_to_linear
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import umeyama, vertex_normals
 from recon3d.scenes.painting import lookup, paint_person, texel_geometry
+from recon3d.texturing.light import harmonics
 from recon3d.types import FaceModel
 
 FRONTAL_WITHIN = 0.05
 """Of `sideways`: a face turned further has a cheek without pixels to project."""
 _OPEN = 0.08
+_DARK = 0.02
+"""Added to colours before their logarithm."""
 
 
 def sideways(points: np.ndarray) -> float:
@@ -33,12 +36,34 @@ def usable_as_skin(points: np.ndarray) -> bool:
 
 
 def portrait_texture(
-    model: FaceModel, image: np.ndarray, points: np.ndarray, seed: int, size: int = 1024
+    model: FaceModel,
+    image: np.ndarray,
+    points: np.ndarray,
+    seed: int,
+    size: int = 1024,
+    *,
+    even: float = 0.0,
+    contrast: float = 1.0,
 ) -> np.ndarray:
     """A photo projected on a model's mean face, (size, size, 3) linear.
 
     A thin-plate spline takes the model's landmarks, seen from the front, to the photo's; what
     turns away from the front is painted (`paint_person`), with the photo's colour of skin.
+
+    Parameters
+    ----------
+    model : FaceModel
+    image : (H, W, 3) uint8 sRGB
+    points : (478, 2 or 3) px, the photo's landmarks
+    seed : int
+        Of what is painted.
+    size : int
+        Side of the texture.
+    even : float
+        Share of the photo's own light that is taken out (`without_light`): portraits are lit with
+        care and their light is half of how they look, people before a camera are not.
+    contrast : float
+        Of what is left, beside the mean skin: 1 leaves it.
     """
     from scipy.interpolate import RBFInterpolator
     from scipy.ndimage import map_coordinates
@@ -71,6 +96,8 @@ def portrait_texture(
     radius = np.hypot((place[want][:, 0]) / 72, (place[want][:, 1] - middle[1]) / 95)
     share = np.clip((normal[want][:, 2] - 0.1) / 0.4, 0, 1) * np.clip((1.05 - radius) / 0.15, 0, 1)
     share = (share * inside)[:, None]
+    plain = inside & (normal[want][:, 2] > 0.3) & (radius < 1)
+    seen = without_light(seen, normal[want], place[want], plain, even, contrast)
     skin = np.median(seen[inside & (normal[want][:, 2] > 0.7)], 0)
     factor = skin / np.maximum(np.median(painted[want], 0), 1e-3)
     out = painted * np.clip(factor, 0.3, 3)
@@ -78,6 +105,61 @@ def portrait_texture(
     # an albedo: about as bright as skin is
     level = np.median(out[want] @ np.array([0.2126, 0.7152, 0.0722]))
     return np.clip(out * (0.25 / max(float(level), 1e-3)) ** 0.5, 0.003, 0.95).astype(np.float32)
+
+
+def without_light(
+    colour: np.ndarray,
+    normals: np.ndarray,
+    place: np.ndarray,
+    skin: np.ndarray,
+    even: float,
+    contrast: float = 1.0,
+) -> np.ndarray:
+    """Colours of a lit face as in more even light.
+
+    The light's logarithm is taken to be spherical harmonics of degree two of the normal and, for
+    what casts shadows, a quadratic polynomial of the place; features stand out of it and are left
+    (Huber's weights).
+
+    Parameters
+    ----------
+    colour : (P, 3) linear
+    normals : (P, 3)
+    place : (P, 3) mm
+    skin : (P,) bool
+        From which the light is learned.
+    even : float
+        Share of the light's variation that is taken out, 0 to 1.
+    contrast : float
+        Factor of the logarithm's deviation from its mean afterwards.
+
+    Returns
+    -------
+    (P, 3) linear
+    """
+    if even == 0 and contrast == 1:
+        return colour
+    log = np.log(np.maximum(colour, 0) + _DARK)
+    if even > 0:
+        at = (place[:, :2] - place[skin, :2].mean(0)) / place[skin, :2].std(0)
+        x, y = at.T
+        one = np.ones_like(x)
+        basis = np.column_stack([one, harmonics(normals), x, y, x * y, x * x, y * y])
+        # enough of a million texels
+        some = np.flatnonzero(skin)[:: max(int(skin.sum()) // 20_000, 1)]
+        weight = np.ones(len(some))
+        for _ in range(6):
+            A = basis[some] * weight[:, None]
+            normal = A.T @ basis[some] + 1e-3 * len(some) * np.eye(basis.shape[1])
+            light = np.linalg.solve(normal, A.T @ log[some])
+            off = np.linalg.norm(log[some] - basis[some] @ light, axis=1)
+            weight = 1 / np.maximum(off / (1.5 * np.median(off)), 1)
+        shading = basis @ light
+        # beside the skin it was learned from the light is no more extreme than on it
+        shading = np.clip(shading, *np.percentile(shading[some], [1, 99], axis=0))
+        log = log - even * (shading - shading[some].mean(0))
+    middle = log[skin].mean(0)
+    return np.maximum(np.exp(middle + contrast * (log - middle)) - _DARK, 0).astype(np.float32)
 
 
 def _on_a_grid(spline, points: np.ndarray, step: float = 1.5) -> np.ndarray:
