@@ -32,6 +32,8 @@ class Frame:
         Number of the input (camera) it came from, from 0.
     clock : bool
         Whether `time` was read off a clock; that of pictures is made up.
+    focal_px : float or None
+        Focal length in px of the picture, where the camera wrote it down.
     """
 
     image: np.ndarray
@@ -39,6 +41,7 @@ class Frame:
     time: float
     source: int = 0
     clock: bool = True
+    focal_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class FaceObservation:
     shot : int
         Views of one source and shot follow one another without a cut; of others nothing is known
         of what happened between them.
+    focal_px : float or None
+        As in `Frame`.
     """
 
     frame_index: int
@@ -102,6 +107,7 @@ class FaceObservation:
     brightness: float = 0.0
     patch: ImagePatch | None = None
     shot: int = 0
+    focal_px: float | None = None
 
     @property
     def face_width(self) -> float:

@@ -602,10 +602,12 @@ class _Renewal:
         self.depth = np.where(self.depth_usable, depth, 0.0)
         self.centre = np.array([v.image_size for v in views], np.float64) / 2
         # Pictures of another size were taken, or cut out, with another focal length.
-        optics = sorted({(v.source, tuple(v.image_size)) for v in views})
-        self.sources = [source for source, _ in optics]
-        self.longer = np.array([max(size) for _, size in optics], np.float64)
-        self.source = np.array([optics.index((v.source, tuple(v.image_size))) for v in views])
+        each = [(v.source, tuple(v.image_size), round(v.focal_px or 0.0, 1)) for v in views]
+        optics = sorted(set(each))
+        self.sources = [source for source, _, _ in optics]
+        self.longer = np.array([max(size) for _, size, _ in optics], np.float64)
+        self.stated = np.array([focal for _, _, focal in optics])
+        self.source = np.array([optics.index(optic) for optic in each])
         place = {int(k): i for i, k in enumerate(numbers) if basis.present[i]}
         self.oval = np.array([place[k] for k in FACE_OVAL if k in place], int)
         self.share = settings.effective_landmarks / max(int(basis.present.sum()), 1)
@@ -937,8 +939,9 @@ def _pixel_mm(track: FaceTrack, basis: ShapeBasis) -> float:
 def _focal_prior(track: FaceTrack, renewal: _Renewal, settings: FittingSettings) -> Priors:
     S = len(renewal.sources)
     if settings.focal_px is None:
-        log_focal = np.log(settings.focal_prior * renewal.longer)
-        std = np.full(S, settings.focal_log_std)
+        stated = renewal.stated > 0
+        log_focal = np.log(np.where(stated, renewal.stated, settings.focal_prior * renewal.longer))
+        std = np.where(stated, settings.stated_focal_log_std, settings.focal_log_std)
     else:
         focal = np.atleast_1d(np.asarray(settings.focal_px, np.float64))
         sources = sorted(set(renewal.sources))
@@ -968,7 +971,8 @@ def _rein_in_focal(priors: Priors, renewal: _Renewal, basis: ShapeBasis, state: 
     log_focal, std = priors.log_focal.copy(), priors.log_focal_std.copy()
     for k in range(len(std)):
         scale = np.exp(np.median(state.place[renewal.source == k, 2]))
-        log_focal[k] = max(log_focal[k], np.log(NEAREST_MM * scale))
+        if not renewal.stated[k]:
+            log_focal[k] = max(log_focal[k], np.log(NEAREST_MM * scale))
         perspective = basis.radius * scale / np.exp(log_focal[k])
         std[k] *= min(1.0, perspective / STRONG_PERSPECTIVE) ** 2
     return replace(priors, log_focal=log_focal, log_focal_std=std)

@@ -202,6 +202,12 @@ class FittingSettings(BaseModel):
         "so close that perspective shows it; less, in proportion, for one further away.",
     )
 
+    stated_focal_log_std: float = Field(
+        0.05,
+        gt=0,
+        description="The same where the camera wrote the focal length down (EXIF of photos).",
+    )
+
     expression_scale: float = Field(
         0.15, gt=0, description="Mean of the exponential prior of expression coefficients."
     )

@@ -17,6 +17,11 @@ PICTURE_SUFFIXES = frozenset(
 )
 """File name endings that are read as single pictures."""
 
+_FILM_DIAGONAL = float(np.hypot(36.0, 24.0))
+_FILM_FOCAL = (8.0, 2000.0)
+# Of the logarithm of width over height: pictures are reduced to whole pixels.
+_SAME_SHAPE = 0.02
+
 BACKGROUND = 128
 """sRGB grey that transparent pixels are laid over: what lies under them is not a picture."""
 
@@ -63,6 +68,42 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     except Exception:
         height, width = read_picture(path).shape[:2]
         return width, height
+
+
+def picture_focal(path: str | os.PathLike, size: tuple[int, int]) -> float | None:
+    """The focal length of a picture, px, as its camera wrote it down (EXIF).
+
+    From the length that a camera of 35 mm film would have needed, which is about the diagonal;
+    ``FocalPlaneXResolution`` is wrong as often as right.
+
+    Parameters
+    ----------
+    path : path of a picture file
+    size : (width, height)
+        Of the picture as it was decoded.
+
+    Returns
+    -------
+    float or None
+        None where nothing is written, or where the picture was cut since: it then has another
+        shape than its camera says. What was cut to the same shape cannot be told from what was
+        reduced.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            tags = picture.getexif().get_ifd(0x8769)
+        film = float(tags.get(0xA405) or 0)
+        taken = sorted(float(tags.get(tag) or 0) for tag in (0xA002, 0xA003))
+    except Exception:
+        return None
+    if not _FILM_FOCAL[0] <= film <= _FILM_FOCAL[1]:
+        return None
+    now = sorted(size)
+    if taken[0] > 0 and abs(np.log(taken[1] / taken[0] * now[0] / now[1])) > _SAME_SHAPE:
+        return None
+    return film * float(np.hypot(*size)) / _FILM_DIAGONAL
 
 
 def write_png(

@@ -13,7 +13,7 @@ import numpy as np
 
 from recon3d.errors import InputError
 from recon3d.media.inputs import MediaInput
-from recon3d.media.pictures import read_picture
+from recon3d.media.pictures import picture_focal, read_picture
 from recon3d.types import Frame
 
 PICTURE_RATE = 25.0
@@ -172,20 +172,23 @@ def _frames_of(media: MediaInput, source: int, on_warning) -> Iterator[Frame]:
     rate = media.fps or PICTURE_RATE
     count, last = 0, -1.0
     with closing(decode):
-        for index, (image, seconds) in enumerate(decode):
+        for index, (image, seconds, *focal) in enumerate(decode):
             # Broken streams jump back in time; later stages want a clock that runs forward.
             time = index / rate if seconds is None or seconds < last else seconds
             last = max(last, time)
             count += 1
-            yield Frame(image, index, time, source, clock=not pictures)
+            yield Frame(image, index, time, source, not pictures, *focal)
     if not count:
         raise InputError(f"{media.path}: nothing in it could be decoded")
 
 
-def _decode_pictures(media: MediaInput, on_warning) -> Iterator[tuple[np.ndarray, None]]:
+def _decode_pictures(
+    media: MediaInput, on_warning
+) -> Iterator[tuple[np.ndarray, None, float | None]]:
     for file in media.files:
         try:
-            yield read_picture(file), None
+            image = read_picture(file)
+            yield image, None, picture_focal(file, image.shape[1::-1])
         except InputError as error:
             if on_warning is not None:
                 on_warning(f"{error}; left out")

@@ -19,6 +19,7 @@ from recon3d.refinement.simulation import (
     Pair,
     draw_at,
     match_tones,
+    random_evenness,
     random_recipe,
     where_shown,
 )
@@ -63,16 +64,6 @@ def random_lamp(rng: np.random.Generator) -> Lamp:
     x, y, z = (float(v) for v in direction / np.linalg.norm(direction))
     radius = float(rng.uniform(1, 12)) if rng.random() < 0.7 else None
     return Lamp(6500.0, 1.0, (x, y, z), float(rng.uniform(0.15, 0.9)), radius)
-
-
-def random_evenness(rng: np.random.Generator) -> tuple[float, float]:
-    """How much of a portrait's own light is taken out of the skin, and the contrast of the rest.
-
-    Portraits are lit with care: shade on one cheek is easily seen in the worst of clips, and a
-    refiner that meets nothing else gains half as much on people in ordinary light.
-    """
-    even = float(rng.uniform(0.2, 1.0)) if rng.random() < 0.8 else 0.0
-    return even, float(rng.uniform(0.6, 1.0))
 
 
 def simulate_head(

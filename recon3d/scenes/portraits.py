@@ -14,7 +14,7 @@ from recon3d.types import FaceModel
 FRONTAL_WITHIN = 0.05
 """Of `sideways`: a face turned further has a cheek without pixels to project."""
 _OPEN = 0.08
-_DARK = 0.02
+DARK = 0.02
 """Added to colours before their logarithm."""
 
 
@@ -117,10 +117,6 @@ def without_light(
 ) -> np.ndarray:
     """Colours of a lit face as in more even light.
 
-    The light's logarithm is taken to be spherical harmonics of degree two of the normal and, for
-    what casts shadows, a quadratic polynomial of the place; features stand out of it and are left
-    (Huber's weights).
-
     Parameters
     ----------
     colour : (P, 3) linear
@@ -139,27 +135,51 @@ def without_light(
     """
     if even == 0 and contrast == 1:
         return colour
-    log = np.log(np.maximum(colour, 0) + _DARK)
+    log = np.log(np.maximum(colour, 0) + DARK)
     if even > 0:
-        at = (place[:, :2] - place[skin, :2].mean(0)) / place[skin, :2].std(0)
-        x, y = at.T
-        one = np.ones_like(x)
-        basis = np.column_stack([one, harmonics(normals), x, y, x * y, x * x, y * y])
-        # enough of a million texels
-        some = np.flatnonzero(skin)[:: max(int(skin.sum()) // 20_000, 1)]
-        weight = np.ones(len(some))
-        for _ in range(6):
-            A = basis[some] * weight[:, None]
-            normal = A.T @ basis[some] + 1e-3 * len(some) * np.eye(basis.shape[1])
-            light = np.linalg.solve(normal, A.T @ log[some])
-            off = np.linalg.norm(log[some] - basis[some] @ light, axis=1)
-            weight = 1 / np.maximum(off / (1.5 * np.median(off)), 1)
-        shading = basis @ light
-        # beside the skin it was learned from the light is no more extreme than on it
-        shading = np.clip(shading, *np.percentile(shading[some], [1, 99], axis=0))
-        log = log - even * (shading - shading[some].mean(0))
+        log = log - even * log_light(log, normals, place, skin)
     middle = log[skin].mean(0)
-    return np.maximum(np.exp(middle + contrast * (log - middle)) - _DARK, 0).astype(np.float32)
+    return np.maximum(np.exp(middle + contrast * (log - middle)) - DARK, 0).astype(np.float32)
+
+
+def log_light(
+    log: np.ndarray, normals: np.ndarray, place: np.ndarray, skin: np.ndarray
+) -> np.ndarray:
+    """The logarithm of a face's light, beside its mean.
+
+    It is taken to be spherical harmonics of degree two of the normal and, for what casts shadows,
+    a quadratic polynomial of the place; features stand out of it and are left (Huber's weights).
+
+    Parameters
+    ----------
+    log : (P, 3)
+        Logarithm of linear colours, `DARK` added.
+    normals : (P, 3)
+    place : (P, 3) mm
+    skin : (P,) bool
+        From which the light is learned.
+
+    Returns
+    -------
+    (P, 3)
+    """
+    at = (place[:, :2] - place[skin, :2].mean(0)) / place[skin, :2].std(0)
+    x, y = at.T
+    one = np.ones_like(x)
+    basis = np.column_stack([one, harmonics(normals), x, y, x * y, x * x, y * y])
+    # enough of a million texels
+    some = np.flatnonzero(skin)[:: max(int(skin.sum()) // 20_000, 1)]
+    weight = np.ones(len(some))
+    for _ in range(6):
+        A = basis[some] * weight[:, None]
+        normal = A.T @ basis[some] + 1e-3 * len(some) * np.eye(basis.shape[1])
+        light = np.linalg.solve(normal, A.T @ log[some])
+        off = np.linalg.norm(log[some] - basis[some] @ light, axis=1)
+        weight = 1 / np.maximum(off / (1.5 * np.median(off)), 1)
+    shading = basis @ light
+    # beside the skin it was learned from the light is no more extreme than on it
+    shading = np.clip(shading, *np.percentile(shading[some], [1, 99], axis=0))
+    return shading - shading[some].mean(0)
 
 
 def _on_a_grid(spline, points: np.ndarray, step: float = 1.5) -> np.ndarray:

@@ -428,6 +428,7 @@ class _Tracker:
                     crispness,
                     patch,
                     piece.shot,
+                    frame.focal_px,
                 )
             )
         return _Record(frame.index, frame.source, frame.time, yaw, pitch, mesh.face_px, good)
@@ -716,6 +717,7 @@ def _observation(
         brightness=mesh.brightness,
         patch=ImagePatch(patch.image, patch.origin),
         shot=candidate.shot,
+        focal_px=candidate.focal_px,
     )
 
 

@@ -27,6 +27,7 @@ class Candidate:
     sharpness: float
     patch: ImagePatch
     shot: int = 0
+    focal_px: float | None = None
     bin: tuple[int, int] = field(init=False)
 
     def __post_init__(self):

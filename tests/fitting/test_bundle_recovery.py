@@ -283,6 +283,21 @@ def test_photos_of_another_size_have_a_focal_length_of_their_own(model):
     np.testing.assert_allclose(known.K[:, 0, 0], 900.0, rtol=1e-3)
 
 
+def test_a_focal_length_that_the_camera_wrote_down_is_believed(model):
+    track, truth = _track(model, n_views=8, noise_px=0.5)
+    true = truth["focal"][0]
+    views = tuple(
+        replace(v, focal_px=2.0 * true if n % 2 else None) for n, v in enumerate(track.views)
+    )
+    fit = fit_track(replace(track, views=views), model, HONEST)
+    # A lens that zooms has several. Perspective, plain in this clip, says otherwise, and is heard.
+    assert (fit.K[1::2, 0, 0] > 1.5 * true).all()
+    assert (fit.K[::2, 0, 0] < 1.25 * true).all()
+    honest = tuple(replace(v, focal_px=true) for v in track.views)
+    fit = fit_track(replace(track, views=honest), model, HONEST)
+    np.testing.assert_allclose(fit.K[:, 0, 0], true, rtol=0.03)
+
+
 def test_a_picture_cut_out_around_the_face_is_not_taken_from_arms_length(model):
     track, _ = _track(model, n_views=1, noise_px=0.5)
     (view,) = track.views

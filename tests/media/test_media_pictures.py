@@ -7,6 +7,7 @@ from PIL import Image
 
 from recon3d.errors import InputError
 from recon3d.media import iterate_frames, open_inputs, read_picture, write_png
+from recon3d.media.pictures import picture_focal
 
 
 @pytest.fixture
@@ -146,3 +147,40 @@ def test_missing_and_empty(tmp_path):
         open_inputs([str(tmp_path / "*.png")])
     with pytest.raises(InputError, match="no input"):
         open_inputs([])
+
+
+def _with_focal(path, size, film, taken=None):
+    exif = Image.Exif()
+    tags = exif.get_ifd(0x8769)
+    tags[0xA405] = film
+    if taken is not None:
+        tags[0xA002], tags[0xA003] = taken
+    Image.new("RGB", size).save(path, exif=exif)
+    return picture_focal(path, size)
+
+
+def test_the_focal_length_of_a_photo(tmp_path):
+    """A normal lens of 50 mm has a focal length of 1.156 diagonals of 35 mm film."""
+    found = _with_focal(tmp_path / "a.jpg", (300, 200), 50)
+    assert found == pytest.approx(50 / np.hypot(36, 24) * np.hypot(300, 200))
+    # Reduced, or stored on its side, it is the same lens; cut, nothing is known any more.
+    assert _with_focal(tmp_path / "b.jpg", (300, 200), 50, (6000, 4000)) == pytest.approx(found)
+    assert _with_focal(tmp_path / "c.jpg", (200, 300), 50, (6000, 4000)) == pytest.approx(found)
+    assert _with_focal(tmp_path / "d.jpg", (200, 200), 50, (6000, 4000)) is None
+
+
+def test_no_focal_length_or_nonsense(tmp_path):
+    assert _with_focal(tmp_path / "a.jpg", (300, 200), 0) is None
+    assert _with_focal(tmp_path / "b.jpg", (300, 200), 60000) is None
+    Image.new("RGB", (30, 20)).save(tmp_path / "c.png")
+    assert picture_focal(tmp_path / "c.png", (30, 20)) is None
+    (tmp_path / "d.jpg").write_bytes(b"no picture")
+    assert picture_focal(tmp_path / "d.jpg", (30, 20)) is None
+
+
+def test_frames_of_photos_carry_the_focal_length(tmp_path):
+    wanted = _with_focal(tmp_path / "a.jpg", (300, 200), 35)
+    Image.new("RGB", (300, 200)).save(tmp_path / "b.jpg")
+    first, second = iterate_frames(open_inputs([str(tmp_path)]))
+    assert first.focal_px == pytest.approx(wanted)
+    assert second.focal_px is None
