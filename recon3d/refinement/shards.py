@@ -192,7 +192,25 @@ def _made(source: _Source, jobs: list[tuple], workers: int) -> Iterator[None]:
 _OWN: dict[str, _Source] = {}
 
 
+def leave_with_parent() -> None:
+    """End this process when the one that began it ends, however that was: a killed command leaves
+    nobody behind who works on."""
+    import multiprocessing
+    import threading
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def _begin_work(source: _Source) -> None:
+    leave_with_parent()
     import torch
 
     from recon3d.rendering._threads import set_num_threads
