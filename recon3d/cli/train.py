@@ -118,6 +118,23 @@ def refiner(
     typer.echo(f"weights: {out / 'refiner.safetensors'}; try them with recon3d run --refiner")
 
 
+@app.command("average")
+def average(
+    weights: list[Path] = typer.Argument(..., help="Refiners of one size, .safetensors."),
+    out: Path = typer.Option(..., "--out", "-o", help="The file to write, .safetensors."),
+) -> None:
+    """Write the mean of refiners: of an earlier one, and of stages of further training from it."""
+    from recon3d.errors import InputError
+    from recon3d.refinement.weights import average_generators
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        average_generators(weights, out)
+    except OSError as error:
+        raise InputError(f"cannot write to --out {out}: {error.strerror or error}") from error
+    typer.echo(f"mean of {len(weights)} refiners: {out}")
+
+
 def _embedder():
     """The face embedder that watches at validation, where one is installed."""
     from recon3d.errors import BackendUnavailable

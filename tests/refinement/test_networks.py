@@ -3,11 +3,11 @@ import pytest
 import torch
 from refinement_scenes import landmarks, make_view
 
-from recon3d.errors import ModelError, ShapeError
+from recon3d.errors import InputError, ModelError, ShapeError
 from recon3d.refinement import losses
 from recon3d.refinement.conditioning import CHANNELS, GUIDES, as_tensor, condition, landmark_map
 from recon3d.refinement.networks import IN_CHANNELS, Discriminators, Generator, crop
-from recon3d.refinement.weights import load_generator, save_generator
+from recon3d.refinement.weights import average_generators, load_generator, save_generator
 
 SMALL = dict(widths=(8, 12, 16), blocks=1)
 
@@ -131,6 +131,27 @@ def test_weights_survive_the_disk(tmp_path):
     inputs = torch.rand(1, IN_CHANNELS, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(again(inputs)[0], generator(inputs)[0], atol=2e-3, rtol=1e-2)
+
+
+def test_the_mean_of_two_refiners(tmp_path):
+    made = []
+    for number in range(2):
+        torch.manual_seed(number)
+        generator = Generator((16, 24), 1)
+        for weight in generator.parameters():
+            torch.nn.init.normal_(weight, 0, 0.1)
+        save_generator(tmp_path / f"{number}.safetensors", generator, {"steps": str(number)})
+        made.append(load_generator(tmp_path / f"{number}.safetensors")[0].state_dict())
+    paths = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    average_generators(paths, tmp_path / "mean.safetensors")
+    mean, about = load_generator(tmp_path / "mean.safetensors")
+    for key, value in mean.state_dict().items():
+        torch.testing.assert_close(value, (made[0][key] + made[1][key]) / 2, atol=1e-3, rtol=1e-2)
+    assert about["steps"] == "0" and '"steps": "1"' in about["mean_of"]
+    save_generator(tmp_path / "other.safetensors", Generator((16, 32), 1), {})
+    with pytest.raises(InputError, match="unlike size"):
+        average_generators([paths[0], tmp_path / "other.safetensors"], tmp_path / "no.safetensors")
+    assert not (tmp_path / "no.safetensors").exists()
 
 
 def test_other_files_are_refused(tmp_path):
