@@ -34,7 +34,10 @@ class FrontalSettings(BaseModel):
         True, description="Bring hair, ears, neck and background from the frames."
     )
     surroundings_views: int = Field(
-        5, ge=1, description="Frames that may contribute to what lies around the face."
+        5, ge=1, description="Directions of which frames may show what lies around the face."
+    )
+    surroundings_together: int = Field(
+        6, ge=1, description="Frames, turned alike, that are merged for the first of these."
     )
     white_balance: float = Field(
         1.0, ge=0, le=1, description="How much of the estimated colour of the light is taken out."

@@ -2,8 +2,13 @@
 
 There is no surface for hair or background. Around the fitted mesh its depth is continued smoothly
 towards the plane of the silhouette, and every pixel of the picture so has a point in space that
-the frames can be asked about. The frame seen most from the front answers where it can, turned ones
-fill in what it does not show.
+the frames can be asked about. The frame seen most from the front answers where it can, together
+with those that were turned as it was; turned ones fill in what it does not show.
+
+References
+----------
+.. [1] S. W. Hasinoff et al., Burst photography for high dynamic range and low-light imaging on
+   mobile cameras, SIGGRAPH Asia 2016.
 """
 
 from __future__ import annotations
@@ -19,6 +24,11 @@ from recon3d.frontal.pyramid import broad_blur, push_pull
 from recon3d.geometry import crop_camera, head_angles, transform
 from recon3d.rendering.native import rasterise_numpy
 from recon3d.types import Camera, FaceFit, FaceTrack
+
+_DEPTH_MM = 20.0
+"""What lies around a face is about so far before or behind where it is thought to be."""
+_TONE = 0.002
+"""Added before the square root that makes noise about equal in bright and dark."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ def bring_surroundings(
     camera: Camera,
     depth: np.ndarray,
     limit: int,
+    together: int = 5,
 ) -> Surroundings | None:
     """Warp the frames into the picture and merge them.
 
@@ -114,7 +125,9 @@ def bring_surroundings(
     depth : (512, 512)
         Of every pixel, mm.
     limit : int
-        Number of views that may contribute.
+        Number of directions that may contribute.
+    together : int
+        Number of views, turned alike, that may be merged for the first of these.
 
     Returns
     -------
@@ -135,7 +148,9 @@ def bring_surroundings(
     density = np.zeros((SIZE, SIZE), np.float32)
     used = []
     for view in order:
-        warped, mask, scale = _warp(track, fit, view, points)
+        # What the first does not show is mostly wall, and the others' part of it small.
+        alike = [] if used else _turned_alike(fit, view, worth)[: together - 1]
+        warped, mask, scale, merged = _merged(track, fit, view, alike, points)
         if used:
             both = mask * seen
             if both.sum() > 200:
@@ -146,7 +161,7 @@ def bring_surroundings(
         image += fresh[..., None] * warped
         density += fresh * scale
         seen += fresh
-        used.append(view)
+        used += [view, *(i for i in merged if i not in used)]
     if not used:
         return None
     image = np.where(seen[..., None] > 1e-3, image / np.maximum(seen, 1e-3)[..., None], 0)
@@ -167,6 +182,72 @@ def _spread(worth: np.ndarray, yaw: np.ndarray, limit: int) -> list[int]:
         if inside.any() and len(order) < limit:
             order.append(int(np.where(inside, worth, -1).argmax()))
     return order
+
+
+def _merged(track: FaceTrack, fit: FaceFit, main: int, alike: list[int], points: np.ndarray):
+    """A view, warped and merged with others that were turned alike.
+
+    One frame shows hair and ears with all its noise and with all that the encoder did to them.
+    Others show them again, as well as an unknown depth allows; where they show something else (the
+    wall behind a head that moved, an ear at another depth) they lose weight, as frames of a burst
+    do [1]_.
+
+    Returns
+    -------
+    image (512, 512, 3) linear, mask (512, 512), scale of the main view, list of views merged
+    """
+    warped, mask, scale = _warp(track, fit, main, points)
+    tones, masks, merged = [_tone(warped)], [mask], []
+    for view in alike:
+        other, shown, _ = _warp(track, fit, view, points)
+        both = shown * mask
+        if both.sum() < 200:
+            continue
+        tones.append(_tone(other * _match(warped, other, both)))
+        masks.append(shown)
+        merged.append(view)
+    if not merged:
+        return warped, mask, scale, merged
+    # Compared is what frames can show, nothing finer than their pixels.
+    footprint = float(np.clip(1 / max(scale, 1e-3), 1.0, 40.0))
+    coarse = [broad_blur(x, footprint) for x in tones]
+    noise = [
+        np.sqrt(((x - coarse[0]) ** 2).mean(-1))[(shown > 0.5) & (mask > 0.5)]
+        for x, shown in zip(coarse[1:], masks[1:], strict=True)
+    ]
+    # Most of what is compared is the face, whose place is known: what differs there is noise.
+    noise = np.concatenate(noise)
+    tolerance = 4 * float(np.median(noise)) if noise.size else 0.0
+    tolerance = float(np.clip(tolerance, 0.01, 0.08))
+    agreed = coarse[0]
+    for _ in range(2):
+        total = np.full((SIZE, SIZE), 1e-3, np.float32)
+        mean = 1e-3 * tones[0]
+        for tone, low, shown in zip(tones, coarse, masks, strict=True):
+            off = ((low - agreed) ** 2).mean(-1)
+            weight = shown / (1 + off / tolerance**2) ** 2
+            total += weight
+            mean += weight[..., None] * tone
+        mean /= total[..., None]
+        agreed = broad_blur(mean, footprint)
+    return np.maximum(mean**2 - _TONE, 0).astype(np.float32), mask, scale, merged
+
+
+def _tone(image: np.ndarray) -> np.ndarray:
+    return np.sqrt(image + _TONE)
+
+
+def _turned_alike(fit: FaceFit, main: int, worth: np.ndarray) -> list[int]:
+    """Views turned nearly as the main one, the nearest first.
+
+    Allowed is the turn that moves what is `_DEPTH_MM` off by a pixel of the frame.
+    """
+    angles = head_angles(fit.R)[:, :2]
+    turn = np.linalg.norm(angles - angles[main], axis=1)
+    pixel_mm = fit.t[main, 2] / fit.K[main, 0, 0]
+    limit = float(np.clip(np.degrees(pixel_mm / _DEPTH_MM), 2.5, 10.0))
+    order = np.argsort(turn, kind="stable")
+    return [int(i) for i in order if i != main and worth[i] > 0 and turn[i] < limit]
 
 
 def _warp(track: FaceTrack, fit: FaceFit, view: int, points: np.ndarray):

@@ -92,7 +92,14 @@ def render_frontal(
     around = None
     if settings.surroundings:
         depth = continued_depth(surface["depth"], surface["covered"])
-        around = bring_surroundings(track, fit, camera, depth, settings.surroundings_views)
+        around = bring_surroundings(
+            track,
+            fit,
+            camera,
+            depth,
+            settings.surroundings_views,
+            settings.surroundings_together,
+        )
     report(2, 3)
     if around is not None:
         matched = _match_to_face(around.image, face, inside, surface["coverage"])
