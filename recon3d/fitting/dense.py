@@ -791,11 +791,7 @@ def shape_basis_of(fit: FaceFit, settings: DenseSettings) -> DenseBasis:
     identity = identity @ same
     fields = np.tensordot(same.T.astype(np.float32), fields, 1)
     if settings.displacement_mm > 0 and settings.displacement_modes:
-        face = np.clip(np.asarray(model.regions.get("face", np.ones(model.n_vertices))), 0, 1)
-        extra = _displacement_modes(model.mean, model.triangles, face, settings)
-        same = _without_size(extra, model).astype(np.float32)
-        extra = np.tensordot(same.T, extra, 1)
-        fields = np.concatenate([fields, extra])
+        fields = np.concatenate([fields, _kept_displacement_modes(model, settings)])
     return DenseBasis(np.ascontiguousarray(fields, np.float32), identity)
 
 
@@ -812,12 +808,27 @@ def _without_size(fields: np.ndarray, model: FaceModel) -> np.ndarray:
     return rows[1:].T
 
 
-def _displacement_modes(
-    mean: np.ndarray, triangles: np.ndarray, face: np.ndarray, settings: DenseSettings
-) -> np.ndarray:
-    """(D, V, 3) modes along the normals, scaled to standard deviation, zero outside the face."""
+_KEPT: dict[str, tuple] = {}
+
+
+def _kept_displacement_modes(model: FaceModel, settings: DenseSettings) -> np.ndarray:
+    """`_displacement_modes`, remembered for the model and the settings that were used last: they
+    are the same for everybody."""
+    key = settings.displacement_mm, settings.displacement_length, settings.displacement_modes
+    # Read and written whole, so that threads that fit at once do not mix theirs.
+    kept = _KEPT.get("last")
+    if kept is None or kept[0] is not model or kept[1] != key:
+        kept = model, key, _displacement_modes(model, settings)
+        _KEPT["last"] = kept
+    return kept[2]
+
+
+def _displacement_modes(model: FaceModel, settings: DenseSettings) -> np.ndarray:
+    """(D, V, 3) modes along the normals, scaled to standard deviation, zero outside the face; none
+    changes the face's size."""
     rng = np.random.default_rng(0)
-    normals = vertex_normals(mean, triangles)
+    mean = model.mean
+    face = np.clip(np.asarray(model.regions.get("face", np.ones(model.n_vertices))), 0, 1)
     inside = np.flatnonzero(face > 0.5)
     chosen = rng.choice(inside, min(400, len(inside)), replace=False)
 
@@ -829,7 +840,12 @@ def _displacement_modes(
     order = np.argsort(values)[::-1][: settings.displacement_modes]
     order = order[values[order] > 1e-6 * values.max()]
     modes = kernel(mean, mean[chosen]) @ (vectors[:, order] / np.sqrt(values[order]))
-    return ((modes * face[:, None]).T[:, :, None] * normals).astype(np.float32)
+    normals = vertex_normals(mean, model.triangles)
+    modes = ((modes * face[:, None]).T[:, :, None] * normals).astype(np.float32)
+    same = _without_size(modes, model).astype(np.float32)
+    out = np.tensordot(same.T, modes, 1)
+    out.setflags(write=False)
+    return out
 
 
 def _turn(R: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -75,7 +76,7 @@ def render_frontal(
 
         def portrait(turn: float) -> np.ndarray:
             camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
-            surface = _draw(fit, texture, camera, vertices)
+            surface = _draw(fit, texture, camera, vertices, ("colour", "coverage", "plain"))
             plain = push_pull(surface["colour"], surface["coverage"])
             skin = surface["colour"][(surface["plain"] > 0.5) & (surface["coverage"] > 0.9)]
             return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
@@ -171,7 +172,10 @@ def _support(surface, sigma) -> np.ndarray:
     return determined_share(sigma, 0.5 * share / (1 - share))
 
 
-def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.ndarray]:
+def _draw(
+    fit: FaceFit, texture: FaceTexture, camera, vertices, only: tuple[str, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """Maps of the drawn surface by name, all of them or those that are asked for."""
     model = fit.model
     n = SIZE * SUPERSAMPLING
     K = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0]) @ camera.K
@@ -209,32 +213,39 @@ def _draw(fit: FaceFit, texture: FaceTexture, camera, vertices) -> dict[str, np.
         out[row, column] = np.einsum("pk,pk...->p...", weight.astype(np.float32), corners)
         return out
 
-    normals = attribute(vertex_normals(vertices, model.triangles))
-    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
     toward = camera.R[2] * -1.0
     zero = np.zeros(model.n_vertices, np.float32)
     region = model.regions.get("face", zero + 1)
     moving = model.regions.get("eyes", zero) + model.regions.get("mouth", zero)
     total = down(coverage)
-    drawn = average(np.where(depth > 0, depth, 0).astype(np.float32))
-    small_normals = average(normals)
-    small_normals /= np.maximum(np.linalg.norm(small_normals, axis=-1, keepdims=True), 1e-6)
-    small_normals[total < 0.25] = 0
-    return {
-        "colour": average(texel(texture.albedo, cv2.INTER_CUBIC)).clip(0),
-        "lit": average(texel(texture.lit, cv2.INTER_CUBIC)).clip(0),
-        "support": average(texel(texture.support)),
-        "resolution": average(texel(texture.resolution)),
-        "generated": average(texel(texture.generated)).clip(0, 1),
-        "sigma": average(texel(texture.sigma)),
-        "facing": average(normals @ toward.astype(np.float32)),
+
+    @cache
+    def normals():
+        out = attribute(vertex_normals(vertices, model.triangles))
+        return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-6)
+
+    def small_normals():
+        out = average(normals())
+        out /= np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-6)
+        out[total < 0.25] = 0
+        return out
+
+    maps = {
+        "colour": lambda: average(texel(texture.albedo, cv2.INTER_CUBIC)).clip(0),
+        "lit": lambda: average(texel(texture.lit, cv2.INTER_CUBIC)).clip(0),
+        "support": lambda: average(texel(texture.support)),
+        "resolution": lambda: average(texel(texture.resolution)),
+        "generated": lambda: average(texel(texture.generated)).clip(0, 1),
+        "sigma": lambda: average(texel(texture.sigma)),
+        "facing": lambda: average(normals() @ toward.astype(np.float32)),
         "normals": small_normals,
-        "face": average(attribute(region)),
-        "plain": average(attribute(np.clip(1 - 2 * moving, 0, 1))),
-        "coverage": total,
-        "covered": total > 0.99,
-        "depth": drawn,
+        "face": lambda: average(attribute(region)),
+        "plain": lambda: average(attribute(np.clip(1 - 2 * moving, 0, 1))),
+        "coverage": lambda: total,
+        "covered": lambda: total > 0.99,
+        "depth": lambda: average(np.where(depth > 0, depth, 0).astype(np.float32)),
     }
+    return {name: maps[name]() for name in only or maps}
 
 
 def _symmetric_light(surface, keep: float) -> np.ndarray:

@@ -177,14 +177,17 @@ def albedo_coefficients(
     weight = np.maximum(np.nan_to_num(np.asarray(weights, np.float32)), 0).ravel()
     seen = np.flatnonzero(weight > 0)
     precision = weight[seen] / (TEXELS_PER_SAMPLE * sigma**2)
-    rows = model.albedo_modes.reshape(count, -1, 3)[:, seen].astype(np.float32)
-    weighted = (rows * precision[:, None].astype(np.float32)).reshape(count, -1)
+    root = np.sqrt(precision)[:, None].astype(np.float32)
+    # A row at a time: all of them at once are more than caches hold.
+    rows = np.empty((count, 3 * len(seen)), np.float32)
+    for row, mode in zip(rows, model.albedo_modes.reshape(count, -1, 3), strict=True):
+        np.multiply(mode[seen], root, out=row.reshape(-1, 3))
     mean = np.asarray(model.albedo_mean, np.float32).reshape(-1, 3)[seen]
-    difference = np.asarray(values, np.float32).reshape(-1, 3)[seen] - mean
-    information = (weighted @ rows.reshape(count, -1).T).astype(np.float64) + np.eye(count)
+    difference = root * (np.asarray(values, np.float32).reshape(-1, 3)[seen] - mean)
+    information = (rows @ rows.T).astype(np.float64) + np.eye(count)
     covariance = np.linalg.inv(information)
     covariance = (covariance + covariance.T) / 2
-    return covariance @ (weighted @ difference.ravel()).astype(np.float64), covariance
+    return covariance @ (rows @ difference.ravel()).astype(np.float64), covariance
 
 
 def _noise(model: FaceModel, noise: float | None) -> float:

@@ -17,18 +17,20 @@ from recon3d.frontal.settings import FrontalSettings
 from recon3d.frontal.view import render_frontal
 from recon3d.refinement.simulation import (
     Pair,
+    SimulatedClip,
     draw_at,
     match_tones,
     random_evenness,
     random_recipe,
+    texture_size,
     where_shown,
 )
 from recon3d.restoration import degrade_clip
 from recon3d.scenes.portraits import portrait_texture
-from recon3d.scenes.scene import Lamp, Scene, SceneTruth, clean_frames, scene_truth
+from recon3d.scenes.scene import Lamp, Scene, clean_frames, scene_truth
 from recon3d.texturing.fusion import fuse_texture
 from recon3d.texturing.settings import TexturingSettings
-from recon3d.types import FaceModel, Frame, FrontalView
+from recon3d.types import FaceFit, FaceModel, FaceTrack, Frame, FrontalView
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
@@ -73,7 +75,19 @@ def simulate_head(
     model: FaceModel,
     rng: np.random.Generator,
 ) -> Pair:
-    """Make one training pair of a rendered head.
+    """Make one training pair of a rendered head: `simulate_head_clip`, fused from all its views."""
+    clip = simulate_head_clip(photo, points, heads, model, rng)
+    return clip.pair(clip.track, clip.fit)
+
+
+def simulate_head_clip(
+    photo: np.ndarray,
+    points: np.ndarray,
+    heads: FaceModel,
+    model: FaceModel,
+    rng: np.random.Generator,
+) -> SimulatedClip:
+    """A clip of a rendered head.
 
     Parameters
     ----------
@@ -89,8 +103,8 @@ def simulate_head(
 
     Returns
     -------
-    Pair
-        Beside the head the target is the fused view itself: nothing is to be drawn there.
+    SimulatedClip
+        Beside the head the targets are the fused view itself: nothing is to be drawn there.
 
     Raises
     ------
@@ -113,9 +127,7 @@ def simulate_head(
     if not tracks:
         raise NoFaceError("no face is found in the simulated clip")
     fit = fit_track(tracks[0], model, FittingSettings())
-    size = int(np.clip(32 * np.ceil(5.0 * scene.face_px / 32), 192, 512))
-    texture = fuse_texture(tracks[0], fit, TexturingSettings(size=size))
-    view = render_frontal(tracks[0], fit, texture, FrontalSettings())
+    size = texture_size(scene.face_px)
     info = {
         "face_px": round(scene.face_px, 1),
         "frames": len(frames),
@@ -127,12 +139,18 @@ def simulate_head(
         "contrast": round(contrast, 2),
         "recipe": recipe.model_dump(mode="json"),
     }
-    return Pair(view, _target(truth, view), info)
+    picture, cover, _ = truth.frontal_picture()
+
+    def pair(track: FaceTrack, fit: FaceFit) -> Pair:
+        texture = fuse_texture(track, fit, TexturingSettings(size=size))
+        view = render_frontal(track, fit, texture, FrontalSettings())
+        return Pair(view, _target(picture, cover, view), {**info, "views": len(track.views)})
+
+    return SimulatedClip(tracks[0], fit, pair, True)
 
 
-def _target(truth: SceneTruth, view: FrontalView) -> np.ndarray:
+def _target(image: np.ndarray, cover: np.ndarray, view: FrontalView) -> np.ndarray:
     """(512, 512, 3) uint8, the true picture where the fused view shows the face."""
-    image, cover, _ = truth.frontal_picture()
     matrix = where_shown(image, view)
     head = match_tones(draw_at(image, matrix), view)
     alpha = cv2.GaussianBlur(draw_at(cover, matrix), (0, 0), 1.0)[..., None]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ from recon3d.errors import InputError, NoFaceError
 from recon3d.files import atomic_write
 from recon3d.refinement.conditioning import CHANNELS, WORKING, condition
 from recon3d.types import FaceModel
+
+if TYPE_CHECKING:
+    from recon3d.refinement.simulation import Pair, SimulatedClip
 
 SHARD = 8
 """Pairs in one file."""
@@ -81,8 +85,10 @@ def make_shards(
 ) -> list[Path]:
     """Simulate training pairs; files that are there already are kept.
 
-    Each photo is seen by another camera in each round over the photos. The same seed gives the
-    same pairs, in whatever order or however often the work was interrupted.
+    Each photo is seen by another camera in each round over the photos. A clip that is tracked and
+    fitted for real gives two pairs, of all its views and of a part of them, and the photo after its
+    own gives none. The same seed gives the same pairs, in whatever order or however often the work
+    was interrupted.
 
     Parameters
     ----------
@@ -226,27 +232,39 @@ def _work(job: tuple) -> None:
 
 
 def _simulated(source: _Source, names: list[str], numbers: range) -> Iterator[dict]:
+    taken = 0
     for name, number in zip(names, numbers, strict=True):
+        # A clip that gave two pairs stands for the photo after its own, too.
+        if taken > number:
+            continue
         rng = np.random.default_rng([source.seed, 2, number])
+        taken = number
         try:
-            pair = _pair(source.images[name], source, rng)
+            for pair in _clip(source.images[name], source, rng).pairs(rng):
+                if taken == numbers.stop:
+                    break
+                taken += 1
+                yield _row(pair, name)
         except (NoFaceError, InputError, KeyError):
             continue
-        target = cv2.resize(pair.target, (WORKING, WORKING), interpolation=cv2.INTER_AREA)
-        landmarks = pair.view.landmarks * (WORKING / pair.target.shape[0])
-        yield {
-            **condition(pair.view),
-            "target": target,
-            "points": landmarks.astype(np.float32),
-            "name": name,
-            "info": json.dumps(pair.info),
-        }
 
 
-def _pair(image: np.ndarray, source: _Source, rng: np.random.Generator):
-    """One pair of a photo, of the kind that the dice say and the photo allows."""
-    from recon3d.refinement.heads import simulate_head
-    from recon3d.refinement.simulation import fit_portrait, simulate
+def _row(pair: Pair, name: str) -> dict:
+    target = cv2.resize(pair.target, (WORKING, WORKING), interpolation=cv2.INTER_AREA)
+    landmarks = pair.view.landmarks * (WORKING / pair.target.shape[0])
+    return {
+        **condition(pair.view),
+        "target": target,
+        "points": landmarks.astype(np.float32),
+        "name": name,
+        "info": json.dumps(pair.info),
+    }
+
+
+def _clip(image: np.ndarray, source: _Source, rng: np.random.Generator) -> SimulatedClip:
+    """A clip of a photo, of the kind that the dice say and the photo allows."""
+    from recon3d.refinement.heads import simulate_head_clip
+    from recon3d.refinement.simulation import fit_portrait, simulate_clip
     from recon3d.scenes.portraits import usable_as_skin
     from recon3d.scenes.truth import portrait_landmarks
 
@@ -255,8 +273,8 @@ def _pair(image: np.ndarray, source: _Source, rng: np.random.Generator):
     if heads and rng.random() < source.heads_share:
         points = portrait_landmarks(image)
         if points is not None and usable_as_skin(points):
-            return simulate_head(image, points, heads[rng.integers(len(heads))], model, rng)
-    return simulate(fit_portrait(image, model), rng, whole_pipeline=whole)
+            return simulate_head_clip(image, points, heads[rng.integers(len(heads))], model, rng)
+    return simulate_clip(fit_portrait(image, model), rng, whole_pipeline=whole)
 
 
 def _write(path: Path, rows: list[dict]) -> None:

@@ -11,6 +11,7 @@ expression. The photo itself is the target.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -70,6 +71,8 @@ _PIVOT = np.array([0.0, -60.0, -70.0])
 """Where a head turns on its neck, model axes, mm."""
 _SMOOTH = 0.012
 """Deviation of the smoothing before pictures are registered, share of their side."""
+LEAST_TO_PART = 9
+"""Views of a clip from which on a part of them makes a pair of its own."""
 MAX_YAW, MAX_PITCH = 22.0, 20.0
 """Photos turned further than this, degrees, show too little of one cheek to be a target."""
 
@@ -127,6 +130,47 @@ class Pair:
     view: FrontalView
     target: np.ndarray
     info: dict
+
+
+@dataclass(frozen=True)
+class SimulatedClip:
+    """A simulated clip, tracked and fitted.
+
+    Attributes
+    ----------
+    track : FaceTrack
+    fit : FaceFit
+    pair : callable (track, fit) -> Pair
+        Fuses what it is given, all views or some, and sets the answer beside it.
+    for_real : bool
+        Whether track and fit are the pipeline's own.
+    """
+
+    track: FaceTrack
+    fit: FaceFit
+    pair: Callable[[FaceTrack, FaceFit], Pair]
+    for_real: bool
+
+    def pairs(self, rng: np.random.Generator) -> Iterator[Pair]:
+        """A pair of all views; where they were tracked, which takes longest, one of a part, too."""
+        yield self.pair(self.track, self.fit)
+        if self.for_real and len(self.track.views) >= LEAST_TO_PART:
+            yield self.pair(*some_views(self.track, self.fit, rng))
+
+
+def some_views(
+    track: FaceTrack, fit: FaceFit, rng: np.random.Generator
+) -> tuple[FaceTrack, FaceFit]:
+    """A third to two thirds of the views, one after the other: as if the clip had been shorter."""
+    n = len(track.views)
+    count = int(rng.integers(-(-n // 3), 2 * n // 3 + 1))
+    first = int(rng.integers(n - count + 1))
+    part = slice(first, first + count)
+    by_view = ("expression", "R", "t", "K", "residuals", "weights", "view_weight")
+    return (
+        replace(track, views=track.views[part]),
+        replace(fit, **{name: getattr(fit, name)[part] for name in by_view}),
+    )
 
 
 def fit_portrait(image: np.ndarray, model: FaceModel) -> Portrait:
@@ -279,7 +323,15 @@ def _unlike_the_model(depth, covered, K, rng: np.random.Generator) -> np.ndarray
 
 
 def simulate(portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bool = False) -> Pair:
-    """Make one training pair of a portrait.
+    """Make one training pair of a portrait: `simulate_clip`, fused from all its views."""
+    clip = simulate_clip(portrait, rng, whole_pipeline=whole_pipeline)
+    return clip.pair(clip.track, clip.fit)
+
+
+def simulate_clip(
+    portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bool = False
+) -> SimulatedClip:
+    """A clip of a portrait that turns before a bad camera.
 
     Parameters
     ----------
@@ -290,7 +342,7 @@ def simulate(portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bo
 
     Returns
     -------
-    Pair
+    SimulatedClip
 
     Raises
     ------
@@ -307,13 +359,10 @@ def simulate(portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bo
         track, fit, R, expression = _fit_for_real(frames, portrait, plan)
     else:
         track, fit, R, expression = _disturbed(frames, portrait, plan, rng)
-    size = int(np.clip(32 * np.ceil(5.0 * plan["face_px"] / 32), 192, 512))
-    texture = fuse_texture(track, fit, TexturingSettings(size=size))
+    size = texture_size(plan["face_px"])
     vertices = fit.model.vertices(fit.identity, expression) + fit.displacement
     camera = layout_camera(fit.model, vertices, R, float(portrait.fit.t[0, 2]))
-    view = render_frontal(track, fit, texture, FrontalSettings(), vertices=vertices, camera=camera)
     answer = _in_layout(portrait)
-    target = match_tones(draw_at(answer, where_shown(answer, view)), view)
     info = {
         "face_px": round(plan["face_px"], 1),
         "frames": len(frames),
@@ -323,7 +372,21 @@ def simulate(portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bo
         "contrast": round(contrast, 2),
         "recipe": plan["recipe"].model_dump(mode="json"),
     }
-    return Pair(view, target, info)
+
+    def pair(track: FaceTrack, fit: FaceFit) -> Pair:
+        texture = fuse_texture(track, fit, TexturingSettings(size=size))
+        view = render_frontal(
+            track, fit, texture, FrontalSettings(), vertices=vertices, camera=camera
+        )
+        target = match_tones(draw_at(answer, where_shown(answer, view)), view)
+        return Pair(view, target, {**info, "views": len(track.views)})
+
+    return SimulatedClip(track, fit, pair, whole_pipeline)
+
+
+def texture_size(face_px: float) -> int:
+    """Side of the texture for a face of so many px: no finer than what the frames can show."""
+    return int(np.clip(32 * np.ceil(5.0 * face_px / 32), 192, 512))
 
 
 # ------------------------------------------------------------------------------ the clip

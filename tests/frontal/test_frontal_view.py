@@ -14,6 +14,7 @@ from recon3d.frontal import FrontalSettings, frontal_camera, render_frontal
 from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, landmark_points
 from recon3d.frontal.deviation import predicted_deviation
 from recon3d.frontal.pyramid import blend, push_pull
+from recon3d.frontal.surroundings import bring_surroundings
 from recon3d.frontal.tone import compress, neutral_gains
 from recon3d.frontal.view import _draw, _sources, _support
 from recon3d.geometry import head_angles, project, so3_exp
@@ -90,6 +91,42 @@ def test_evidence_is_support_resolution_and_generation(portrait):
     outside = alone.face_mask == 0
     assert alone.evidence[outside][:, 0].max() == 0
     assert alone.evidence[outside][:, 2].min() == 255
+
+
+def _around(track, fit, together):
+    camera = frontal_camera(fit.model, fit.neutral)
+    depth = np.full((512, 512), float(camera.t[2]), np.float32)
+    return bring_surroundings(track, fit, camera, depth, 1, together)
+
+
+def test_frames_turned_alike_are_merged_around_the_face():
+    angles = np.array([[0.0, 0], [1, 0], [-1, 0], [0, 1], [0, -1], [25, 0]])
+    clean = _around(*scene.make_scene(angles[:1], noise=0.0)[:2], 1)
+    track, fit, _ = scene.make_scene(angles, noise=0.03)
+    alone, merged = _around(track, fit, 1), _around(track, fit, 5)
+    assert len(alone.views) == 1
+    assert len(merged.views) == 5 and 5 not in merged.views
+    seen = (clean.seen > 0.9) & (alone.seen > 0.9)
+    error = [np.abs(x.image - clean.image).mean(-1)[seen].mean() for x in (alone, merged)]
+    assert error[1] < 0.7 * error[0]
+
+
+def test_what_one_frame_alone_shows_around_the_face_is_not_merged():
+    angles = np.array([[0.0, 0], [1, 0], [-1, 0]])
+    track, fit, _ = scene.make_scene(angles, noise=0.01)
+    plain = _around(track, fit, 3)
+    main = plain.views[0]
+    views = list(track.views)
+    for k, view in enumerate(views):
+        if k != main:
+            image = view.patch.image.copy()
+            image[:, : image.shape[1] // 6] = 255
+            views[k] = replace(view, patch=replace(view.patch, image=image))
+    passer = _around(replace(track, views=tuple(views)), fit, 3)
+    assert passer.views == plain.views
+    alone = _around(track, fit, 1)
+    off = np.abs(passer.image - alone.image).mean(-1)[alone.seen > 0.9]
+    assert np.quantile(off, 0.99) < 0.1
 
 
 def test_the_face_has_the_colours_of_the_skin_up_to_a_gain(portrait):

@@ -43,3 +43,27 @@ def test_a_killed_command_leaves_no_process_behind(tmp_path):
     while alive(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(worker)
+
+
+def test_a_clip_of_two_pairs_stands_for_the_next_photo_too(monkeypatch):
+    from types import SimpleNamespace
+
+    from recon3d.refinement import shards
+
+    pairs_of = {"a": 2, "b": 1, "c": 0, "d": 2, "e": 2}
+    asked = []
+
+    def clip(image, source, rng):
+        asked.append(image)
+        if not pairs_of[image]:
+            raise shards.NoFaceError("nobody")
+        return SimpleNamespace(pairs=lambda rng: range(pairs_of[image]))
+
+    monkeypatch.setattr(shards, "_clip", clip)
+    monkeypatch.setattr(shards, "_row", lambda pair, name: {"name": name, "pair": pair})
+    source = SimpleNamespace(seed=0, images={n: n for n in pairs_of})
+    names = ["a", "e", "b", "c", "d", "b", "b", "d"]
+    rows = list(shards._simulated(source, names, range(8, 16)))
+    assert asked == ["a", "b", "c", "d", "b", "d"]
+    # No more than a shard's number, and none of the photo that gives none.
+    assert [r["name"] for r in rows] == ["a", "a", "b", "d", "d", "b", "d"]

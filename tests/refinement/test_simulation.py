@@ -25,9 +25,11 @@ from recon3d.refinement.simulation import (
     fit_portrait,
     random_recipe,
     simulate,
+    some_views,
     where_shown,
 )
 from recon3d.restoration import Recipe
+from recon3d.types import FaceFit, FaceTrack
 
 
 def _astronaut(side: int = 256) -> np.ndarray:
@@ -86,6 +88,28 @@ def test_a_pair_shows_one_person_in_one_layout(portrait):
     # The photo's own pose, but for the errors that were put in.
     assert np.abs(head_angles(view.camera.R[None]) - head_angles(portrait.fit.R)).max() < 8
     assert json.loads(json.dumps(pair.info))["face_px"] > 20
+
+
+def test_a_part_of_a_clip_keeps_views_and_their_fit_together():
+    n = 11
+    numbers = np.arange(n)
+    nothing = np.zeros(0)
+    views = tuple(f"view {k}" for k in range(n))
+    track = FaceTrack(0, views, numbers, 0 * numbers, *([numbers.astype(np.float32)] * 5))
+    by_view = ("expression", "R", "t", "K", "residuals", "weights", "view_weight")
+    whole = ("model", "identity", "displacement", "uncertainty", "identity_covariance")
+    fit = FaceFit(**{name: numbers for name in by_view}, **{name: nothing for name in whole})
+    counts = set()
+    for seed in range(30):
+        part, own = some_views(track, fit, np.random.default_rng(seed))
+        count = len(part.views)
+        counts.add(count)
+        first = views.index(part.views[0])
+        assert part.views == views[first : first + count]
+        for name in by_view:
+            np.testing.assert_array_equal(getattr(own, name), numbers[first : first + count])
+        assert own.identity is nothing
+    assert counts == {4, 5, 6, 7}
 
 
 def test_cameras_are_drawn_from_all_degradations():
