@@ -90,22 +90,37 @@ def project_on_evidence(
         return np.clip(refined, 0, 255).astype(np.float32)
     reduce = Reduction(evidence)
     strong = _strong(evidence)
-    held = change
+    where = strong if strong.any() else firm > 0.5
+    held, seen = change, reduce(change)
     for _ in range(_ROUNDS):
-        seen = reduce(held)
-        where = seen[strong] if strong.any() else seen[firm > 0.5]
-        if where.size == 0 or np.sqrt((where**2).mean()) <= 0.8 * residual_255:
+        if not where.any() or _rms(seen[where]) <= 0.9 * residual_255:
             break
-        held = held - seen
+        again = reduce(seen)
+        # No further than need be: what is within the bound stays.
+        share = _share_that_reaches(seen[where], again[where], 0.9 * residual_255)
+        held, seen = held - share * seen, seen - share * again
     picture = np.clip(raw + change + firm[..., None] * (held - change), 0, 255)
     # What free pixels add reaches over their border, and clipping cuts: both are made good.
     entirely = (firm**8)[..., None]
     for _ in range(_ROUNDS):
         seen = reduce(picture - raw)
-        if not strong.any() or np.sqrt((seen[strong] ** 2).mean()) <= residual_255:
+        if not strong.any() or _rms(seen[strong]) <= residual_255:
             break
         picture = np.clip(picture - entirely * seen, 0, 255)
     return picture.astype(np.float32)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt((values**2).mean()))
+
+
+def _share_that_reaches(a: np.ndarray, b: np.ndarray, bound: float) -> float:
+    """The least share s of 1 with an RMS of a - s b within the bound; 1 if there is none."""
+    aa, ab, bb = (float((x * y).mean()) for x, y in ((a, a), (a, b), (b, b)))
+    under = ab**2 - bb * (aa - bound**2)
+    if bb <= 0 or under < 0:
+        return 1.0
+    return float(np.clip((ab - np.sqrt(under)) / bb, 0.0, 1.0))
 
 
 def observed_residual(picture: np.ndarray, raw: np.ndarray, evidence: np.ndarray) -> float | None:

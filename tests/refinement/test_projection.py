@@ -86,3 +86,15 @@ def test_the_result_is_a_picture(value):
     view, _ = make_view(8)
     out = project_on_evidence(np.full((512, 512, 3), value, np.float32), view.raw, view.evidence)
     assert out.min() >= 0 and out.max() <= 255
+
+
+def test_no_more_is_taken_back_than_the_bound_asks_for():
+    view, _ = make_view(8, resolution=0.15)
+    rng = np.random.default_rng(8)
+    change = cv2.GaussianBlur(rng.normal(0, 1, (512, 512, 3)).astype(np.float32), (0, 0), 12)
+    small = view.raw + change / change.std()
+    np.testing.assert_allclose(
+        project_on_evidence(small, view.raw, view.evidence, 1.5), np.clip(small, 0, 255), atol=1e-3
+    )
+    large = project_on_evidence(view.raw + 6 * change / change.std(), view.raw, view.evidence, 1.5)
+    assert 0.8 < observed_residual(large, view.raw, view.evidence) <= 1.5
