@@ -378,7 +378,7 @@ class FrontalView:
     camera : Camera that rendered it.
     generated_share : float in [0, 1], over the face.
     reference : (512, 512, 3) uint8 sRGB or None
-        The best frames themselves, brought into the picture and not fused.
+        The best frames themselves, brought into the picture: those turned alike merged, none fused.
     uncertainty : (512, 512) float32 or None
         The refiner's own standard deviation of ``image``, in units of its 0 to 255 range.
     sigma : (512, 512) float32 or None
