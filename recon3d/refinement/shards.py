@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHARD = 8
 """Pairs in one file."""
 _WHOLE_PIPELINE_SHARE = 0.4
-"""Of photos that are tracked and fitted for real; with the heads, nearly half of all pairs are."""
+"""Of the pairs of photos those that are tracked and fitted for real; heads always are."""
 HEADS_SHARE = 0.3
 """Of pairs that are rendered heads, where there are models to draw them from."""
 _LEAVE_OUT = ("sunglasses", "grayscale", "dark")
@@ -269,12 +269,34 @@ def _clip(image: np.ndarray, source: _Source, rng: np.random.Generator) -> Simul
     from recon3d.scenes.truth import portrait_landmarks
 
     model, heads = source.model, source.heads
-    whole = bool(rng.random() < _WHOLE_PIPELINE_SHARE)
-    if heads and rng.random() < source.heads_share:
+    head_share, whole_share = _shares_of_clips(source.heads_share, _WHOLE_PIPELINE_SHARE)
+    whole = bool(rng.random() < whole_share)
+    if heads and rng.random() < head_share:
         points = portrait_landmarks(image)
         if points is not None and usable_as_skin(points):
             return simulate_head_clip(image, points, heads[rng.integers(len(heads))], model, rng)
     return simulate_clip(fit_portrait(image, model), rng, whole_pipeline=whole)
+
+
+def _shares_of_clips(heads: float, whole: float) -> tuple[float, float]:
+    """Shares of the clips that give these shares of the pairs.
+
+    Heads, and photos tracked and fitted for real, give two pairs, other photos one.
+
+    Parameters
+    ----------
+    heads : float
+        Share of all pairs that are heads.
+    whole : float
+        Share of the photos' pairs that are tracked and fitted for real.
+
+    Returns
+    -------
+    heads, whole : float
+    """
+    whole = whole / (2 - whole)
+    of_a_photo = 1 + whole
+    return heads * of_a_photo / (2 * (1 - heads) + heads * of_a_photo), whole
 
 
 def _write(path: Path, rows: list[dict]) -> None:

@@ -67,3 +67,17 @@ def test_a_clip_of_two_pairs_stands_for_the_next_photo_too(monkeypatch):
     assert asked == ["a", "b", "c", "d", "b", "d"]
     # No more than a shard's number, and none of the photo that gives none.
     assert [r["name"] for r in rows] == ["a", "a", "b", "d", "d", "b", "d"]
+
+
+def test_shares_are_of_pairs_though_some_clips_give_two():
+    import numpy as np
+
+    from recon3d.refinement.shards import _shares_of_clips
+
+    assert _shares_of_clips(0.0, 0.0) == (0.0, 0.0)
+    assert _shares_of_clips(1.0, 1.0) == (1.0, 1.0)
+    for heads, whole in ((0.3, 0.4), (0.85, 0.4), (0.5, 0.0)):
+        h, w = _shares_of_clips(heads, whole)
+        photos = (1 - h) * np.array([2 * w, 1 - w])
+        assert np.isclose(2 * h / (2 * h + photos.sum()), heads)
+        assert np.isclose(photos[0] / photos.sum(), whole)
