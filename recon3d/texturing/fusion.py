@@ -17,6 +17,8 @@ from recon3d.texturing.filling import bleed, fill, outweighed
 from recon3d.texturing.light import Light, fit_light
 from recon3d.texturing.observation import (
     expression_weights,
+    gaze_mm,
+    gaze_weights,
     observe,
     pose_all,
     sample,
@@ -74,6 +76,9 @@ def fuse_texture(
     steps = 3 * len(views) + 2
     posed = pose_all(fit, views)
     expression = expression_weights(fit, posed, settings.expression_mm)
+    eyes = np.clip(np.asarray(model.regions.get("eyes", np.zeros(model.n_vertices))), 0, 1)
+    gaze = gaze_weights(*gaze_mm(track, fit, views, posed), settings.gaze_mm)
+    expression = expression * (1 - eyes + gaze[:, None] * eyes).astype(np.float32)
 
     def look(k):
         seen = observe(atlas, fit, track.views[views[k]], views[k], texel_mm, settings, posed[k])

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from recon3d.colour import srgb_to_linear
-from recon3d.geometry import crop_camera, transform, vertex_normals
+from recon3d.geometry import crop_camera, project, transform, vertex_normals
 from recon3d.texturing.atlas import Atlas
 from recon3d.texturing.settings import TexturingSettings
-from recon3d.types import FaceFit, FaceObservation
+from recon3d.types import FaceFit, FaceObservation, FaceTrack
 
 
 @dataclass
@@ -240,3 +240,95 @@ def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.n
                 amount = np.percentile(moved[:, core], 90, axis=1)
                 cost += ((amount[:, None] / scale_mm) ** 2) * (mask * half)
     return np.exp(-(cost - cost.min(axis=0))).astype(np.float32)
+
+
+_EYES = ((468, 33, 133, 159, 145), (473, 362, 263, 386, 374))
+"""The middle of an iris, the corners of its eye, its lids: MediaPipe numbers."""
+_OPEN = 0.65
+"""Eyes that are less open than this share of how far they are in most views hide their irises."""
+_AHEAD_SHARE = 0.25
+"""Of the views: so many, those that look most nearly ahead, say where the eyes are to look."""
+
+
+def gaze_mm(
+    track: FaceTrack, fit: FaceFit, views: list[int], posed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the irises stand from where the surface has them, and the size of a pixel there.
+
+    The corners of the eye, as they were seen, tell where an eye is: what shifts the whole of it is
+    no gaze. Both eyes look the same way; what is said is the mean of the two.
+
+    Parameters
+    ----------
+    track, fit : the person
+    views : list of N int
+    posed : (N, V, 3)
+        Vertices of the views, of `pose_all`.
+
+    Returns
+    -------
+    offset : (N, 2) mm, along and across the line of the eyes; NaN where eyes are closed, or seen
+        from the side
+    pixel_mm : (N,)
+    """
+    model = fit.model
+    wanted = [number for eye in _EYES for number in eye]
+    triangle = model.landmarks.triangle[wanted]
+    offset = np.full((len(views), 2), np.nan)
+    opened = np.full(len(views), np.nan)
+    pixel = fit.t[views, 2] / fit.K[views, 0, 0]
+    if (triangle < 0).any():
+        return offset, pixel
+    corners = model.triangles[triangle]
+    for n, view in enumerate(views):
+        seen = np.asarray(track.views[view].landmarks, np.float64)[wanted, :2]
+        at = np.einsum(
+            "lk,lkc->lc", model.landmarks.barycentric[wanted], posed[n][corners].astype(np.float64)
+        )
+        drawn = project(at, fit.K[view], fit.R[view], fit.t[view])
+        moved, open_by = [], []
+        for eye in (slice(0, 5), slice(5, 10)):
+            across = drawn[eye][2] - drawn[eye][1]
+            width = np.linalg.norm(across)
+            # An eye that is seen from the side says little of where it looks.
+            length = np.linalg.norm(at[eye][2] - at[eye][1])
+            if not width > 0.5 * length / pixel[n]:
+                continue
+            axes = np.stack([across, [-across[1], across[0]]]) / width
+            gap = (seen[eye][0] - seen[eye][1:3].mean(0)) - (
+                drawn[eye][0] - drawn[eye][1:3].mean(0)
+            )
+            moved.append(axes @ gap * [length / width, pixel[n]])
+            open_by.append(np.linalg.norm(seen[eye][3] - seen[eye][4]) * pixel[n])
+        if moved:
+            offset[n], opened[n] = np.mean(moved, 0), np.mean(open_by)
+    if np.isfinite(opened).any():
+        offset[opened < _OPEN * np.nanpercentile(opened, 75)] = np.nan
+    return offset, pixel
+
+
+def gaze_weights(offset: np.ndarray, pixel_mm: np.ndarray, scale_mm: float) -> np.ndarray:
+    """Weight of the eyes in each view: those that look as the ones that look most nearly ahead.
+
+    Parameters
+    ----------
+    offset, pixel_mm : of `gaze_mm`
+    scale_mm : float
+        Movement of the irises that costs a factor exp(-1), where pixels are small; an iris is not
+        measured better than to a pixel.
+
+    Returns
+    -------
+    (N,) float32; of views whose gaze is not known the least, or 1 if it is known of hardly any
+    """
+    known = np.isfinite(offset).all(1)
+    if known.sum() < 2:
+        return np.ones(len(offset), np.float32)
+    aside = np.linalg.norm(offset, axis=1)
+    order = np.argsort(np.where(known, aside, np.inf), kind="stable")
+    ahead = order[: max(int(np.ceil(_AHEAD_SHARE * known.sum())), 2)]
+    target = np.median(offset[ahead], axis=0)
+    away = np.where(known, np.linalg.norm(offset - target, axis=1), np.inf)
+    cost = away**2 / (scale_mm**2 + pixel_mm**2)
+    cost = np.where(known, cost, cost[known].max())
+    return np.exp(-(cost - cost.min())).astype(np.float32)

@@ -42,6 +42,13 @@ class TexturingSettings(BaseModel):
         description="Movement of the lids or the lips beyond that of the most neutral view, mm, "
         "that takes a view's weight there down by a factor exp(-1).",
     )
+    gaze_mm: float = Field(
+        1.0,
+        gt=0,
+        description="Movement of the irises beside that of the views that look most nearly ahead, "
+        "mm, that takes a view's weight at the eyes down by a factor exp(-1); more where a pixel "
+        "of the frame is larger.",
+    )
     light: bool = Field(True, description="Model the light by spherical harmonics and remove it.")
     light_prior: float = Field(
         0.2,

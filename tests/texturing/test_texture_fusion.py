@@ -9,9 +9,12 @@ import pytest
 from head_scene import make_model, make_scene, make_skin, relative_error
 
 from recon3d.errors import InputError
+from recon3d.fitting.visibility import surface_points
+from recon3d.geometry import project
 from recon3d.texturing import TexturingSettings, fuse_texture, plain_average
 from recon3d.texturing.atlas import build_atlas
 from recon3d.texturing.filling import bleed, membrane
+from recon3d.texturing.observation import gaze_mm, gaze_weights, pose_all
 from recon3d.texturing.superresolution import build_operator, gaussian_psf
 
 SWEEP = np.array([[yaw, pitch] for yaw in (-38, -19, 0, 19, 38) for pitch in (-6, 6)])
@@ -129,7 +132,7 @@ def test_an_occluded_frame_loses_its_weight():
 def test_an_open_mouth_does_not_reach_the_lips():
     expression = np.where(np.arange(len(SWEEP)) % 2, 1.0, 0.0)
     _, fit, _ = make_scene(SWEEP, expression=expression)
-    from recon3d.texturing.observation import expression_weights, pose_all
+    from recon3d.texturing.observation import expression_weights
 
     posed = pose_all(fit, list(range(len(SWEEP))))
     assert np.allclose(posed[1], fit.posed(1), atol=1e-4)
@@ -138,6 +141,68 @@ def test_an_open_mouth_does_not_reach_the_lips():
     assert weight[0, lips].min() > 0.99
     assert weight[1, lips].max() < 0.05
     assert weight[:, fit.model.regions["mouth"] == 0].min() > 0.99
+
+
+def _looking(model, offsets, closed=()):
+    """A track and a fit of views whose irises stand off by so many mm along the eyes."""
+    n = len(offsets)
+    angles = np.column_stack([np.linspace(-20, 20, n), np.zeros(n)])
+    track, fit, _ = make_scene(angles)
+    fit = dataclasses.replace(fit, model=model)
+    views = []
+    for k, view in enumerate(track.views):
+        points = surface_points(fit.posed(k), model.triangles, model.landmarks)
+        for iris, outer, inner in ((468, 33, 133), (473, 362, 263)):
+            along = points[inner] - points[outer]
+            points[iris] += offsets[k] * along / np.linalg.norm(along)
+        if k in closed:
+            points[[159, 386]] = points[[145, 374]]
+        seen = project(points, fit.K[k], fit.R[k], fit.t[k])
+        views.append(dataclasses.replace(view, landmarks=seen))
+    return dataclasses.replace(track, views=tuple(views)), fit
+
+
+@pytest.fixture(scope="module")
+def eyed():
+    """The ellipsoid with irises and lids between the corners of its eyes."""
+    model = make_model()
+    front = np.flatnonzero(model.mean[model.triangles].mean(1)[:, 2] > 0)
+    middle = model.mean[model.triangles[front]].mean(1)
+    triangle = model.landmarks.triangle.copy()
+    for side, numbers in ((-1, (468, 33, 133, 159, 145)), (1, (473, 362, 263, 386, 374))):
+        for number, (x, y) in zip(
+            numbers, ((32, 22), (44, 22), (20, 22), (32, 30), (32, 14)), strict=True
+        ):
+            # From the outer corner to the inner one, as seen from the left.
+            at = [side * x if side < 0 else 64 - x, y]
+            triangle[number] = front[np.argmin(np.hypot(*(middle[:, :2] - at).T))]
+    landmarks = dataclasses.replace(model.landmarks, triangle=triangle)
+    return dataclasses.replace(model, landmarks=landmarks)
+
+
+def test_gaze_is_measured_on_the_surface_and_closed_eyes_have_none(eyed):
+    wanted = np.array([0.0, 3.0, -2.0, 0.0, 1.0, 0.0])
+    track, fit = _looking(eyed, wanted, closed=(3,))
+    views = list(range(6))
+    offset, pixel = gaze_mm(track, fit, views, pose_all(fit, views))
+    assert np.isnan(offset[3]).all()
+    seen = [0, 1, 2, 4, 5]
+    np.testing.assert_allclose(offset[seen, 0], wanted[seen], atol=0.4)
+    np.testing.assert_allclose(offset[seen, 1], 0, atol=0.4)
+    np.testing.assert_allclose(pixel, 1500 / fit.K[0, 0, 0], rtol=0.05)
+
+
+def test_eyes_are_taken_from_views_that_look_alike():
+    offset = np.array([[0.1, 0], [-0.1, 0.1], [0, 0.2], [4.0, 0], [np.nan, np.nan], [0.3, -0.1]])
+    weight = gaze_weights(offset, np.full(6, 0.3), 1.0)
+    assert weight[[0, 1, 2, 5]].min() > 0.8
+    assert weight[[3, 4]].max() < 1e-3
+    # Of small faces an iris is not known to 4 mm.
+    assert gaze_weights(offset, np.full(6, 6.0), 1.0)[3] > 0.5
+    # Nobody looks ahead: those that look most nearly so say where.
+    assert gaze_weights(offset + 5, np.full(6, 0.3), 1.0)[[0, 1, 2]].min() > 0.5
+    nothing = np.full((3, 2), np.nan)
+    np.testing.assert_array_equal(gaze_weights(nothing, np.ones(3), 1.0), 1)
 
 
 def test_unseen_texels_have_no_evidence_and_are_marked_mirrored():
