@@ -113,7 +113,7 @@ def bring_surroundings(
     camera: Camera,
     depth: np.ndarray,
     limit: int,
-    together: int = 5,
+    together: int,
 ) -> Surroundings | None:
     """Warp the frames into the picture and merge them.
 
@@ -149,7 +149,7 @@ def bring_surroundings(
     used = []
     for view in order:
         # What the first does not show is mostly wall, and the others' part of it small.
-        alike = [] if used else _turned_alike(fit, view, worth)[: together - 1]
+        alike = [] if used else _turned_alike(track, fit, view, worth)[: together - 1]
         warped, mask, scale, merged = _merged(track, fit, view, alike, points)
         if used:
             both = mask * seen
@@ -237,17 +237,20 @@ def _tone(image: np.ndarray) -> np.ndarray:
     return np.sqrt(image + _TONE)
 
 
-def _turned_alike(fit: FaceFit, main: int, worth: np.ndarray) -> list[int]:
-    """Views turned nearly as the main one, the nearest first.
+def _turned_alike(track: FaceTrack, fit: FaceFit, main: int, worth: np.ndarray) -> list[int]:
+    """Views of the same shot turned nearly as the main one, the nearest first.
 
-    Allowed is the turn that moves what is `_DEPTH_MM` off by a pixel of the frame.
+    Allowed is the turn that moves what is `_DEPTH_MM` off by a pixel of the frame. Another shot, as
+    every photo of an album is, may show other hair in another room.
     """
+    shots = track.shots
     angles = head_angles(fit.R)[:, :2]
     turn = np.linalg.norm(angles - angles[main], axis=1)
     pixel_mm = fit.t[main, 2] / fit.K[main, 0, 0]
     limit = float(np.clip(np.degrees(pixel_mm / _DEPTH_MM), 2.5, 10.0))
     order = np.argsort(turn, kind="stable")
-    return [int(i) for i in order if i != main and worth[i] > 0 and turn[i] < limit]
+    usable = (worth > 0) & (turn < limit) & (shots == shots[main])
+    return [int(i) for i in order if i != main and usable[i]]
 
 
 def _warp(track: FaceTrack, fit: FaceFit, view: int, points: np.ndarray):

@@ -245,7 +245,7 @@ def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.n
 _EYES = ((468, 33, 133, 159, 145), (473, 362, 263, 386, 374))
 """The middle of an iris, the corners of its eye, its lids: MediaPipe numbers."""
 _OPEN = 0.65
-"""Eyes that are less open than this share of how far they are in most views hide their irises."""
+"""Eyes less open than this share of what a quarter of the views exceed hide their irises."""
 _AHEAD_SHARE = 0.25
 """Of the views: so many, those that look most nearly ahead, say where the eyes are to look."""
 

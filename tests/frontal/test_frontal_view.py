@@ -111,6 +111,13 @@ def test_frames_turned_alike_are_merged_around_the_face():
     assert error[1] < 0.7 * error[0]
 
 
+def test_photos_of_an_album_are_not_merged():
+    track, fit, _ = scene.make_scene(np.array([[0.0, 0], [1, 0], [-1, 0]]))
+    views = tuple(replace(view, shot=k) for k, view in enumerate(track.views))
+    assert len(_around(track, fit, 3).views) == 3
+    assert len(_around(replace(track, views=views), fit, 3).views) == 1
+
+
 def test_what_one_frame_alone_shows_around_the_face_is_not_merged():
     angles = np.array([[0.0, 0], [1, 0], [-1, 0]])
     track, fit, _ = scene.make_scene(angles, noise=0.01)
