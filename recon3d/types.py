@@ -9,6 +9,7 @@ z forward), pixel centres at half-integers, K in pixels. Angles are degrees in t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -266,10 +267,15 @@ class FaceModel:
                 np.asarray(identity, np.float64), self.identity[: len(identity)], 1
             )
         if expression is not None:
-            vertices = vertices + np.tensordot(
-                np.asarray(expression, np.float64), self.expression, 1
-            )
+            vertices = vertices + self.moved(expression)
         return vertices
+
+    def moved(self, expression: np.ndarray) -> np.ndarray:
+        """How an expression, (E,) or (N, E), moves the vertices: (V, 3) or (N, V, 3), mm."""
+        expression = np.asarray(expression, np.float64)
+        # Most faces do a few of the many things that faces can do.
+        used = np.flatnonzero(expression.reshape(-1, expression.shape[-1]).any(0))
+        return np.tensordot(expression[..., used], self.expression[used], 1)
 
 
 @dataclass(frozen=True)
@@ -314,14 +320,16 @@ class FaceFit:
     view_weight: np.ndarray
     info: dict = field(default_factory=dict)
 
-    @property
+    @cached_property
     def neutral(self) -> np.ndarray:
-        """(V, 3) neutral vertices, mm."""
-        return self.model.vertices(self.identity) + self.displacement
+        """(V, 3) neutral vertices, mm, not to be written to."""
+        vertices = self.model.vertices(self.identity) + self.displacement
+        vertices.flags.writeable = False
+        return vertices
 
     def posed(self, view: int) -> np.ndarray:
         """(V, 3) vertices of one view with its expression, model axes, mm."""
-        return self.model.vertices(self.identity, self.expression[view]) + self.displacement
+        return self.neutral + self.model.moved(self.expression[view])
 
     def camera(self, view: int, size: tuple[int, int]) -> Camera:
         return Camera(self.K[view], self.R[view], self.t[view], size)

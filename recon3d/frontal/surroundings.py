@@ -212,7 +212,7 @@ def _merged(track: FaceTrack, fit: FaceFit, main: int, alike: list[int], points:
     footprint = float(np.clip(1 / max(scale, 1e-3), 1.0, 40.0))
     coarse = [broad_blur(x, footprint) for x in tones]
     noise = [
-        np.sqrt(((x - coarse[0]) ** 2).mean(-1))[(shown > 0.5) & (mask > 0.5)]
+        np.sqrt(_square(x - coarse[0]))[(shown > 0.5) & (mask > 0.5)]
         for x, shown in zip(coarse[1:], masks[1:], strict=True)
     ]
     # Most of what is compared is the face, whose place is known: what differs there is noise.
@@ -224,7 +224,7 @@ def _merged(track: FaceTrack, fit: FaceFit, main: int, alike: list[int], points:
         total = np.full((SIZE, SIZE), 1e-3, np.float32)
         mean = 1e-3 * tones[0]
         for tone, low, shown in zip(tones, coarse, masks, strict=True):
-            off = ((low - agreed) ** 2).mean(-1)
+            off = _square(low - agreed)
             weight = shown / (1 + off / tolerance**2) ** 2
             total += weight
             mean += weight[..., None] * tone
@@ -293,13 +293,26 @@ def _warp(track: FaceTrack, fit: FaceFit, view: int, points: np.ndarray):
     return warped, mask.astype(np.float32), min(scale, 1.0)
 
 
+def _square(difference: np.ndarray) -> np.ndarray:
+    """Mean over the channels of squares, several times as fast as a mean over the last axis."""
+    return cv2.transform(difference * difference, np.full((1, 3), 1 / 3, np.float32))
+
+
 def _match(reference: np.ndarray, image: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Smooth gain (512, 512, 3) that brings one picture's colours to another's."""
-    blur = 24.0
-    w = broad_blur(weight, blur)[..., None] + 1e-4
-    a = broad_blur(reference * weight[..., None], blur) / w
-    b = broad_blur(image * weight[..., None], blur) / w
+    blur, factor = 24.0, 4
+    size = weight.shape[1] // factor, weight.shape[0] // factor
+
+    def broad(values):
+        # What is this smooth needs no more pixels.
+        return broad_blur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), blur / factor)
+
+    w = broad(weight)[..., None] + 1e-4
+    a = broad(reference * weight[..., None]) / w
+    b = broad(image * weight[..., None]) / w
     ratio = np.clip(np.log((a + 5e-3) / (b + 5e-3)), -0.8, 0.8)
-    mean = (ratio * weight[..., None]).sum((0, 1)) / weight.sum()
+    share = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)[..., None]
+    mean = (ratio * share).sum((0, 1)) / share.sum()
     trust = np.clip(4 * w, 0, 1)
-    return np.exp(trust * ratio + (1 - trust) * mean).astype(np.float32)
+    gain = np.exp(trust * ratio + (1 - trust) * mean).astype(np.float32)
+    return cv2.resize(gain, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -184,65 +184,84 @@ def _draw(
     ears = model.regions.get("ears", np.zeros(model.n_vertices))
     drawn_triangles = np.flatnonzero(ears[model.triangles].max(1) == 0)
     face, depth, barycentric = rasterise_numpy(seen, model.triangles[drawn_triangles], K, (n, n))
+    # Looked at is the box around what is drawn, of whole pixels.
+    whole = cv2.resize((face >= 0).astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    left, top, width, height = cv2.boundingRect((whole > 0).astype(np.uint8))
+    if width == 0:
+        left, top, width, height = 0, 0, SIZE, SIZE
+    box = slice(top, top + height), slice(left, left + width)
+    fine = tuple(slice(SUPERSAMPLING * s.start, SUPERSAMPLING * s.stop) for s in box)
+    face, depth, barycentric = face[fine], depth[fine], barycentric[fine]
     row, column = np.nonzero(face >= 0)
     triangle = drawn_triangles[face[row, column]]
     weight = barycentric[row, column].astype(np.float64)
     side = len(texture.albedo)
     uv = np.einsum("pk,pkc->pc", weight, model.uv[model.triangles_uv[triangle]])
-    x = np.full((n, n), -1, np.float32)
-    y = np.full((n, n), -1, np.float32)
+    x = np.full(face.shape, -1, np.float32)
+    y = np.full(face.shape, -1, np.float32)
     x[row, column], y[row, column] = uv[:, 0] * side - 0.5, (1 - uv[:, 1]) * side - 0.5
     coverage = (face >= 0).astype(np.float32)
 
-    def down(image):
-        return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-
     def average(image):
-        total = down(coverage)
-        total = total if image.ndim == 2 else total[..., None]
-        inside = coverage if image.ndim == 2 else coverage[..., None]
-        return down(image * inside) / np.maximum(total, 1e-6)
+        total, inside = whole[box], coverage
+        if image.ndim > 2:
+            total, inside = total[..., None], inside[..., None]
+        out = np.zeros((SIZE, SIZE, *image.shape[2:]), np.float32)
+        small = cv2.resize(image * inside, (width, height), interpolation=cv2.INTER_AREA)
+        out[box] = small.reshape(out[box].shape) / np.maximum(total, 1e-6)
+        return out
 
     def texel(image, flag=cv2.INTER_LINEAR):
         return cv2.remap(image.astype(np.float32), x, y, flag, borderMode=cv2.BORDER_REPLICATE)
 
-    def attribute(values):
-        values = np.asarray(values, np.float32)
-        corners = values[model.triangles[triangle]]
-        out = np.zeros((n, n, *values.shape[1:]), np.float32)
-        out[row, column] = np.einsum("pk,pk...->p...", weight.astype(np.float32), corners)
+    share = weight.astype(np.float32)
+
+    def at_pixels(values):
+        corners = np.asarray(values, np.float32)[model.triangles[triangle]]
+        return np.einsum("pk,pk...->p...", share, corners)
+
+    def spread(values):
+        out = np.zeros((*face.shape, *values.shape[1:]), np.float32)
+        out[row, column] = values
         return out
 
-    toward = camera.R[2] * -1.0
+    def attribute(values):
+        return spread(at_pixels(values))
+
+    toward = camera.R[2].astype(np.float32) * -1.0
     zero = np.zeros(model.n_vertices, np.float32)
     region = model.regions.get("face", zero + 1)
     moving = model.regions.get("eyes", zero) + model.regions.get("mouth", zero)
-    total = down(coverage)
+
+    @cache
+    def evidence():
+        layers = (texture.support, texture.resolution, texture.generated, texture.sigma)
+        return average(texel(np.stack(layers, axis=-1)))
 
     @cache
     def normals():
-        out = attribute(vertex_normals(vertices, model.triangles))
-        return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-6)
+        out = at_pixels(vertex_normals(vertices, model.triangles))
+        return out / np.maximum(np.sqrt(np.einsum("pc,pc->p", out, out)), 1e-6)[:, None]
 
     def small_normals():
-        out = average(normals())
+        out = average(spread(normals()))
         out /= np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-6)
-        out[total < 0.25] = 0
+        out[whole < 0.25] = 0
         return out
 
     maps = {
         "colour": lambda: average(texel(texture.albedo, cv2.INTER_CUBIC)).clip(0),
         "lit": lambda: average(texel(texture.lit, cv2.INTER_CUBIC)).clip(0),
-        "support": lambda: average(texel(texture.support)),
-        "resolution": lambda: average(texel(texture.resolution)),
-        "generated": lambda: average(texel(texture.generated)).clip(0, 1),
-        "sigma": lambda: average(texel(texture.sigma)),
-        "facing": lambda: average(normals() @ toward.astype(np.float32)),
+        "support": lambda: evidence()[..., 0],
+        "resolution": lambda: evidence()[..., 1],
+        "generated": lambda: evidence()[..., 2].clip(0, 1),
+        "sigma": lambda: evidence()[..., 3],
+        "facing": lambda: average(spread(normals() @ toward)),
         "normals": small_normals,
         "face": lambda: average(attribute(region)),
         "plain": lambda: average(attribute(np.clip(1 - 2 * moving, 0, 1))),
-        "coverage": lambda: total,
-        "covered": lambda: total > 0.99,
+        "coverage": lambda: whole,
+        "covered": lambda: whole > 0.99,
         "depth": lambda: average(np.where(depth > 0, depth, 0).astype(np.float32)),
     }
     return {name: maps[name]() for name in only or maps}

@@ -83,7 +83,11 @@ def mesh_edges(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """
     check_shape(triangles, "F 3", "triangles")
     half = np.sort(np.stack([triangles, np.roll(triangles, -1, 1)], -1).reshape(-1, 2), 1)
-    edges, inverse, count = np.unique(half, axis=0, return_inverse=True, return_counts=True)
+    # As one number each, edges sort many times as fast as in rows.
+    span = int(half.max(initial=0)) + 1
+    number = half[:, 0].astype(np.int64) * span + half[:, 1]
+    number, inverse, count = np.unique(number, return_inverse=True, return_counts=True)
+    edges = np.stack(np.divmod(number, span), 1)
     return edges, inverse.reshape(-1, 3), count == 1
 
 

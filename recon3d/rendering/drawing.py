@@ -83,7 +83,8 @@ def draw_mesh(
             if normals:
                 across = interpolate_attributes(fragments, vertex_normals(points, faces), faces)
                 across = across[0].numpy()[seen]
-                across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
+                length = np.sqrt(np.einsum("pc,pc->p", across, across))
+                across /= np.maximum(length, 1e-9)[:, None]
             colours = np.asarray(finish(drawn[seen], across), np.float32)
             drawn = np.zeros((*seen.shape, colours.shape[1]), np.float32)
             drawn[seen] = colours
@@ -104,13 +105,13 @@ def over(background: np.ndarray, picture: np.ndarray, coverage: np.ndarray) -> n
 def _box(vertices: np.ndarray, camera: Camera) -> tuple[int, int, int, int]:
     """Pixels that the mesh can touch: x0, y0, x1, y1, inside the picture."""
     width, height = camera.size
-    in_camera = vertices @ camera.R.T + camera.t
-    front = in_camera[in_camera[:, 2] > 1e-2]
-    if len(front) == 0:
+    in_camera = camera.R @ vertices.T + np.reshape(camera.t, (3, 1))
+    front = in_camera[2] > 1e-2
+    if not front.any():
         return 0, 0, 0, 0
-    if len(front) < len(in_camera):
+    if not front.all():
         return 0, 0, width, height
-    pixels = (front @ camera.K.T)[:, :2] / front[:, 2:]
-    low, high = np.floor(pixels.min(0)).astype(int) - 1, np.ceil(pixels.max(0)).astype(int) + 1
+    pixels = (camera.K @ in_camera)[:2] / in_camera[2]
+    low, high = np.floor(pixels.min(1)).astype(int) - 1, np.ceil(pixels.max(1)).astype(int) + 1
     low, high = np.clip(low, 0, [width, height]), np.clip(high, 0, [width, height])
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])

@@ -32,7 +32,12 @@ _HAIR = np.array([[0.28, 0.19, 0.09], [0.09, 0.05, 0.03], [0.02, 0.016, 0.014], 
 _IRIS = np.array([[0.05, 0.025, 0.012], [0.07, 0.08, 0.04], [0.09, 0.15, 0.22]])
 
 
-def paint_person(model: FaceModel, rng: np.random.Generator, size: int = 1024) -> np.ndarray:
+def paint_person(
+    model: FaceModel,
+    rng: np.random.Generator,
+    size: int = 1024,
+    geometry: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Linear albedo of a random person in the model's texture space.
 
     Drawn on the model's mean, seen from the front, along its landmarks: brows, lids, irises, lips,
@@ -44,12 +49,14 @@ def paint_person(model: FaceModel, rng: np.random.Generator, size: int = 1024) -
     rng : Generator
     size : int
         Side of the texture.
+    geometry : tuple, optional
+        `texel_geometry` of this model and size, where it is known already.
 
     Returns
     -------
     (size, size, 3) float32, row 0 at v = 1
     """
-    place, normal, covered = texel_geometry(model, size)
+    place, normal, covered = texel_geometry(model, size) if geometry is None else geometry
     canvas, hair = _paint_front(model, rng)
     column = ((place[..., 0] / _SPAN + 0.5) * _CANVAS - 0.5).astype(np.float32)
     row = ((0.5 - (place[..., 1] + 35.0) / _SPAN) * _CANVAS - 0.5).astype(np.float32)
@@ -89,14 +96,19 @@ def _paint_front(model: FaceModel, rng: np.random.Generator) -> tuple[np.ndarray
     for width, amount in ((6.0, 0.05), (1.5, 0.05), (0.6, 0.06)):
         canvas *= 1 + amount * _smooth_noise(rng, _CANVAS, width * per_mm)[..., None]
 
+    def soften(mask: np.ndarray, sigma: float) -> np.ndarray:
+        reach = int(np.ceil(4 * sigma)) + 2
+        return _near_content(mask, reach, lambda part: cv2.GaussianBlur(part, (0, 0), sigma))
+
     def region(index, grow: float, soft: float) -> np.ndarray:
         """Soft mask of a polygon of landmarks, grown and softened by so many mm."""
         mask = np.zeros((_CANVAS, _CANVAS), np.float32)
         cv2.fillPoly(mask, [np.round(xy[list(index)] * 16).astype(np.int32)], 1, cv2.LINE_AA, 4)
         if grow > 0:
             kernel = 2 * round(grow * per_mm) + 1
-            mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (kernel, kernel)))
-        return cv2.GaussianBlur(mask, (0, 0), max(soft * per_mm, 0.6))
+            shape = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (kernel, kernel))
+            mask = _near_content(mask, kernel, lambda part: cv2.dilate(part, shape))
+        return soften(mask, max(soft * per_mm, 0.6))
 
     def blend(mask: np.ndarray, colour, amount: float = 1.0) -> None:
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -111,7 +123,7 @@ def _paint_front(model: FaceModel, rng: np.random.Generator) -> tuple[np.ndarray
         axes = tuple(round(radius * per_mm * s * 16) for s in scale)
         middle = tuple(int(v) for v in np.round(np.asarray(centre) * 16))
         cv2.ellipse(mask, middle, axes, 0, 0, 360, 1, -1, cv2.LINE_AA, 4)
-        return cv2.GaussianBlur(mask, (0, 0), max(soft * per_mm, 0.6))
+        return soften(mask, max(soft * per_mm, 0.6))
 
     # Blood under thin skin: cheeks, nose; a shadow of beard for some.
     for cheek in (50, 280):
@@ -128,7 +140,7 @@ def _paint_front(model: FaceModel, rng: np.random.Generator) -> tuple[np.ndarray
         ends = np.round(np.stack([xy[wing], 0.35 * xy[wing] + 0.65 * xy[corner]])).astype(int)
         ends[:, 0] += round(5 * per_mm) * (-1 if wing == 129 else 1)
         cv2.line(fold, tuple(map(int, ends[0])), tuple(map(int, ends[1])), 1, round(1.5 * per_mm))
-        blend(cv2.GaussianBlur(fold, (0, 0), 1.2 * per_mm), skin * 0.6, rng.uniform(0.1, 0.5))
+        blend(soften(fold, 1.2 * per_mm), skin * 0.6, rng.uniform(0.1, 0.5))
     blend(spot(xy[200], 6, 3, (1.6, 0.5)), skin * 0.7, 0.4)
     for _ in range(rng.poisson(6)):
         mole = rng.uniform([-50, -70], [50, 25])
@@ -157,11 +169,13 @@ def _paint_front(model: FaceModel, rng: np.random.Generator) -> tuple[np.ndarray
         blend(opening * spot(centre, 0.42 * radius, 0.2), [0.006] * 3)
         upper = np.zeros_like(lash)
         upper[: int(middle + 0.5 * per_mm)] = 1
-        edge = np.clip(cv2.dilate(opening, np.ones((round(1.4 * per_mm),) * 2)) - opening, 0, 1)
+        wide = np.ones((round(1.4 * per_mm),) * 2)
+        grown = _near_content(opening, len(wide), lambda part, wide=wide: cv2.dilate(part, wide))
+        edge = np.clip(grown - opening, 0, 1)
         blend(lash, skin * 0.8, 0.9)
         blend(edge * (0.3 + 0.7 * upper), 0.3 * hair + 0.005, 0.9)
         # The upper lid shades the eye below it.
-        blend(opening * cv2.GaussianBlur(edge * upper, (0, 0), 1.2 * per_mm), [0.02] * 3, 0.8)
+        blend(opening * soften(edge * upper, 1.2 * per_mm), [0.02] * 3, 0.8)
     # Lips and what lies between them.
     tint = np.array([1.0, rng.uniform(0.5, 0.7), rng.uniform(0.55, 0.8)]) * rng.uniform(0.7, 0.95)
     blend(region(LIPS, 0, 0.8), skin * tint, 0.85)
@@ -170,6 +184,19 @@ def _paint_front(model: FaceModel, rng: np.random.Generator) -> tuple[np.ndarray
         centre = xy[list(nostril)].mean(0)
         blend(spot(centre, 2.6, 0.9, (1.2, 0.6)), skin * 0.12, 0.9)
     return canvas, hair.astype(np.float32)
+
+
+def _near_content(mask: np.ndarray, reach: int, change) -> np.ndarray:
+    """A mask changed where it is not zero and so many px around; most masks are small."""
+    x, y, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))
+    out = np.zeros_like(mask)
+    if width > 0:
+        part = (
+            slice(max(y - reach, 0), y + height + reach),
+            slice(max(x - reach, 0), x + width + reach),
+        )
+        out[part] = change(mask[part])
+    return out
 
 
 def _hair_share(place: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -68,8 +68,9 @@ def portrait_texture(
     from scipy.interpolate import RBFInterpolator
     from scipy.ndimage import map_coordinates
 
-    place, normal, covered = texel_geometry(model, size)
-    painted = paint_person(model, np.random.default_rng([seed, 15]), size)
+    geometry = texel_geometry(model, size)
+    place, normal, covered = geometry
+    painted = paint_person(model, np.random.default_rng([seed, 15]), size, geometry)
     at = surface_points(model.mean, model.triangles, model.landmarks)
     facing = surface_points(
         vertex_normals(model.mean, model.triangles), model.triangles, model.landmarks

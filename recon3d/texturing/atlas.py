@@ -90,23 +90,23 @@ def build_atlas(model: FaceModel, size: int) -> Atlas:
     triangle = triangle[row, column]
     corners = np.asarray(model.triangles, np.int64)[triangle]
     barycentric = np.ascontiguousarray(barycentric[row, column], np.float32)
-    mirror = _mirror_coordinates(model, corners, barycentric, size)
+    mirror = _mirror_coordinates(model, triangle, barycentric, size)
     return Atlas(size, row, column, corners, barycentric, mirror[:, 0], mirror[:, 1])
 
 
-def _mirror_coordinates(model, corners, barycentric, size) -> np.ndarray:
+def _mirror_coordinates(model, triangle, barycentric, size) -> np.ndarray:
     # A vertex on a chart border has several texture coordinates; the one of its last triangle
-    # stands for all, and texels whose three mirrored corners lie apart are given up.
+    # stands for all, and triangles whose three mirrored corners lie apart are given up.
     uv = np.full((model.n_vertices, 2), np.nan)
     uv[model.triangles.ravel()] = model.uv[model.triangles_uv.ravel()]
-    mirrored = np.asarray(model.mirror)[corners]
+    mirrored = np.asarray(model.mirror)[model.triangles]
     points = uv[np.maximum(mirrored, 0)]
     spread = np.ptp(points, axis=1).max(axis=-1)
-    own = np.ptp(uv[corners], axis=1).max(axis=-1)
+    own = np.ptp(uv[model.triangles], axis=1).max(axis=-1)
     good = (mirrored >= 0).all(axis=1) & (spread < 3 * own + 4 / size)
-    place = np.einsum("pk,pkc->pc", barycentric.astype(np.float64), points)
-    out = np.stack([place[:, 0] * size, (1 - place[:, 1]) * size], axis=1)
-    return np.where(good[:, None], out, -1).astype(np.float32)
+    x, y = (np.einsum("pk,pk->p", barycentric, points[triangle, :, k]) for k in (0, 1))
+    out = np.stack([x * size, (1 - y) * size], axis=1)
+    return np.where(good[triangle, None], out, -1).astype(np.float32)
 
 
 def _differences(points: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

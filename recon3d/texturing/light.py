@@ -208,12 +208,10 @@ def _solve(value, weight, basis, camera, mirror, settings):
             normal + np.diag(_prior(shared, n, per_frame, settings, settings.light_colour)),
             right - shared_part,
         )
-        residual = value - np.einsum(
-            "fmk,fkc->fmc", basis, theta[:shared].reshape(-1, 8, 3)[camera]
-        )
-        residual -= np.einsum("fmk,fkc->fmc", local, theta[shared:].reshape(n, per_frame, 3))
+        residual = value - basis @ theta[:shared].reshape(-1, 8, 3)[camera]
+        residual -= local @ theta[shared:].reshape(n, per_frame, 3)
         residual -= (np.einsum("fm,fmc->mc", w, residual) / total[:, None])[None]
-        size_of = np.sqrt((residual**2).mean(-1))
+        size_of = np.sqrt(np.einsum("fmc,fmc->fm", residual, residual) / 3)
         used = weight > 0
         noise = max(float(1.48 * np.median(size_of[used])), 0.02) if used.any() else 0.1
         robust = 1 / (1 + (size_of / (settings.robust * noise)) ** 2) ** 2
