@@ -637,9 +637,8 @@ def refine_fit(
     samples = choose_samples(fit.model, settings.samples, rng)
     times = np.array([v.time for v in track.views])
     sources, shots = np.array([v.source for v in track.views]), track.shots
-    train = (samples.cell % 5 != 0).astype(np.float32)
     steps = settings.iterations * len(settings.blur_mm)
-    total, count = steps * (3 if settings.shape else 1), 0
+    total, count = steps * (settings.starts + (2 if settings.shape else 0)), 0
 
     def tick() -> None:
         nonlocal count
@@ -649,18 +648,28 @@ def refine_fit(
 
     problem = Alignment(fit, pictures, samples, settings, times, sources, shots)
     before = problem.start()
-    after = problem.run(before, settings.blur_mm, usable, train, tick)
+    best = None
+    for start in range(settings.starts):
+        train = (samples.cell % 5 != start % 5).astype(np.float32)
+        found = problem.run(before, settings.blur_mm, usable, train, tick)
+        _, agreement = problem.held_out(found, usable, 1 - train, train)
+        if best is None or agreement > best[0]:
+            best = agreement, found, train
+        if best[0] >= settings.starts_until:
+            break
+    _, after, train = best
     lost = np.zeros(len(usable), bool)
     if settings.stray_ratio is not None:
         after, lost = start_again(problem, after, usable, train, times, shots, lambda: None)
-    old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
     new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
+    old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
     verdict = compare(old, new, None, settings.margin, settings.sure)
     info.update(
         spread_before=verdict.before,
         spread_after=verdict.after,
         agreement_before=agreement_old,
         agreement=agreement,
+        starts=start + 1,
     )
     if not verdict.better or agreement < settings.agreement:
         info["reason"] = "held-out skin is not explained better than by the landmarks"

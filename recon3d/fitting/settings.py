@@ -76,6 +76,20 @@ class DenseSettings(BaseModel):
         20.0, gt=0, description="Distance over which that changes, mm."
     )
     displacement_modes: int = Field(80, ge=0, description="Most smooth fields it consists of.")
+    starts: int = Field(
+        3,
+        ge=1,
+        le=5,
+        description="At most so many times poses are found, each time with other skin held out; "
+        "small and noisy faces settle in more than one way, and the one that held-out skin agrees "
+        "with best is kept.",
+    )
+    starts_until: float = Field(
+        0.985,
+        ge=-1,
+        le=1,
+        description="From this correlation of views on held-out skin on, poses are good enough.",
+    )
     min_views: int = Field(5, ge=3, description="Fewer usable views are left to the landmarks.")
     min_turn: float = Field(
         12.0, ge=0, description="Least turn of the head between views, degrees."
