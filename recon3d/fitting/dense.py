@@ -594,10 +594,11 @@ def refine_fit(
     """Refine poses, then shape, on the pictures of the views; keep what held-out skin confirms.
 
     Poses are found on four fifths of the skin's patches and must make most views agree better with
-    the others on the other fifth. Views whose pose went astray start again from those around them
-    (`recon3d.fitting.strays`), and are rejected where that does not help. Shape is found on four
-    fifths of the views and must make the others agree better with them, poses refined alike. What
-    fails is left as it was; ``info["dense"]`` says so.
+    the others on the other fifth. Where they agree less than they might, poses are found again
+    with another fifth held out, and the best are kept. Views whose pose went astray start again
+    from those around them (`recon3d.fitting.strays`), and are rejected where that does not help.
+    Shape is found on four fifths of the views and must make the others agree better with them,
+    poses refined alike. What fails is left as it was; ``info["dense"]`` says so.
 
     Parameters
     ----------
@@ -649,14 +650,15 @@ def refine_fit(
     problem = Alignment(fit, pictures, samples, settings, times, sources, shots)
     before = problem.start()
     best = None
-    for start in range(settings.starts):
-        train = (samples.cell % 5 != start % 5).astype(np.float32)
+    for attempt in range(settings.starts):
+        train = (samples.cell % 5 != attempt).astype(np.float32)
         found = problem.run(before, settings.blur_mm, usable, train, tick)
         _, agreement = problem.held_out(found, usable, 1 - train, train)
         if best is None or agreement > best[0]:
             best = agreement, found, train
         if best[0] >= settings.starts_until:
             break
+    count = steps * settings.starts
     _, after, train = best
     lost = np.zeros(len(usable), bool)
     if settings.stray_ratio is not None:
@@ -669,7 +671,7 @@ def refine_fit(
         spread_after=verdict.after,
         agreement_before=agreement_old,
         agreement=agreement,
-        starts=start + 1,
+        starts=attempt + 1,
     )
     if not verdict.better or agreement < settings.agreement:
         info["reason"] = "held-out skin is not explained better than by the landmarks"

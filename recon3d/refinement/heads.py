@@ -19,6 +19,7 @@ from recon3d.refinement.simulation import (
     Pair,
     SimulatedClip,
     draw_at,
+    fitting_settings,
     match_tones,
     random_evenness,
     random_recipe,
@@ -111,7 +112,7 @@ def simulate_head_clip(
     NoFaceError
         If no face is found in the clip.
     """
-    from recon3d.fitting import FittingSettings, fit_track
+    from recon3d.fitting import fit_track
     from recon3d.tracking import TrackingSettings, track_faces
 
     scene, lamp = random_scene(rng), random_lamp(rng)
@@ -126,7 +127,7 @@ def simulate_head_clip(
     tracks = track_faces(stream, TrackingSettings(max_views=24)).tracks
     if not tracks:
         raise NoFaceError("no face is found in the simulated clip")
-    fit = fit_track(tracks[0], model, FittingSettings())
+    fit = fit_track(tracks[0], model, fitting_settings())
     size = texture_size(scene.face_px)
     info = {
         "face_px": round(scene.face_px, 1),

@@ -110,6 +110,21 @@ def test_frames_of_different_people_are_refused(model):
     np.testing.assert_array_equal(fit.identity, start.identity)
 
 
+def test_poses_start_again_until_held_out_skin_agrees(model):
+    track, truth = scene(model, yaw=np.linspace(-30, 30, 7))
+    start = turned_too_little(truth)
+
+    def agreement(**changed):
+        settings = POSES.model_copy(update={"stray_ratio": None, **changed})
+        return refine_fit(start, track, settings).info["dense"]
+
+    once = agreement(starts=3, starts_until=-1.0)
+    assert once["starts"] == 1
+    thrice = agreement(starts=3, starts_until=1.0)
+    assert thrice["starts"] == 3
+    assert thrice["agreement"] >= once["agreement"] == agreement(starts=1)["agreement"]
+
+
 @pytest.mark.parametrize("yaw", [[0.0], np.linspace(-2, 2, 9)])
 def test_without_parallax_nothing_changes(model, yaw):
     track, truth = scene(model, yaw=yaw)
