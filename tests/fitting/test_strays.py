@@ -72,7 +72,9 @@ def test_views_that_went_astray_are_brought_back(model):
     track, truth = scene(model)
     views = [4, 5]
     start = gone_astray(turned_too_little(truth), views)
-    alone = refine_fit(start, track, POSES.model_copy(update={"stray_ratio": None}))
+    # Other starts help a little by themselves, and are not what is tested here.
+    once = {"stray_ratio": None, "starts": 1}
+    alone = refine_fit(start, track, POSES.model_copy(update=once))
     fit = refine_fit(start, track, POSES)
     assert fit.info["dense"]["pose"] and fit.info["dense"]["lost_views"] == 0
     assert pose_error(alone, truth)[views].min() > 10
