@@ -28,7 +28,7 @@ from recon3d.fitting.shape_basis import (
 from recon3d.fitting.solver import solve_arrow
 from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import Visibility, surface_points
-from recon3d.geometry import FRONTAL, head_angles, project, skew, so3_exp, so3_log
+from recon3d.geometry import FRONTAL, head_angles, packed, project, skew, so3_exp, so3_log
 from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 POSE_RIDGE = 1e-6
@@ -649,7 +649,7 @@ class _Renewal:
         # a head looks up by turning backwards about its x axis
         turn[:, 0] = -lacking * np.radians(head_angles(R)[:, 1])
         moved = (R @ so3_exp(turn) - R) @ (self.basis.mean - self.basis.middle).T
-        moved = moved.transpose(0, 2, 1) * np.exp(place[:, 2])[:, None, None]
+        moved = moved.transpose(0, 2, 1) * np.exp(packed(place[:, 2]))[:, None, None]
         self.points = np.where(self.usable[..., None], self.points + moved[..., :2], 0.0)
         self.depth = np.where(self.depth_usable, self.depth + moved[..., 2], 0.0)
 
@@ -669,7 +669,7 @@ class _Renewal:
         visible = np.where(clear, ramp, 0.0)
         visible = np.maximum(visible, s.hidden_weight)
 
-        scale = np.exp(state.place[:, 2])
+        scale = np.exp(packed(state.place[:, 2]))
         floor = (s.landmark_floor_mm * scale) ** 2
         covariance = self.covariance + floor[:, None, None, None] * np.eye(2)
         offset = np.zeros((N, L, 3))
@@ -793,7 +793,7 @@ def _with_smoothness(
         return replace(priors, pair=pair, pair_information=information, pair_mean=mean)
     rates = _changes(state)[:, :6] / np.maximum(gap, 1e-6)[:, None]
     shot = np.concatenate([[0], np.cumsum(~pair[:-1])])[:-1]
-    scale = np.exp(state.place[:, 2])
+    scale = np.exp(packed(state.place[:, 2]))
     for n in np.flatnonzero(pair):
         window = np.arange(max(n - 2, 0), min(n + 3, N - 1))
         window = window[pair[window] & (shot[window] == shot[n])]
@@ -1048,7 +1048,7 @@ def _result(
     identity[:used] = basis.identity(state.q)
     covariance[:used, :used] = basis.identity_covariance(covariance_q[:G, :G])
     # size: what identity, the population and the irises say of it
-    scale = np.exp(state.place[:, 2])
+    scale = np.exp(packed(state.place[:, 2]))
     by_size = np.zeros(I)
     by_size[:used] = basis.size_by_identity
     iris = None

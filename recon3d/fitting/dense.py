@@ -31,7 +31,7 @@ from recon3d.fitting.settings import DenseSettings
 from recon3d.fitting.strays import start_again
 from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import surface_points
-from recon3d.geometry import head_angles, project, so3_exp, vertex_normals
+from recon3d.geometry import head_angles, packed, project, so3_exp, vertex_normals
 from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 POSE = 6
@@ -396,7 +396,7 @@ class Alignment:
         move *= np.minimum(1.0, reach / np.maximum(size, 1e-9))[:, None]
         c = scene.R @ self.middle + scene.t
         turn = so3_exp(move[:, :3])
-        new_c = c * np.exp(move[:, 5:6])
+        new_c = c * np.exp(packed(move[:, 5:6]))
         new_c[:, :2] += move[:, 3:5]
         R = turn @ scene.R
         return Scene(

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recon3d.geometry import packed
+
 
 class Projection(NamedTuple):
     """Landmarks of N views in the picture, and their derivatives.
@@ -44,7 +46,7 @@ def translation(place: np.ndarray, log_focal: np.ndarray, centre: np.ndarray) ->
     -------
     (N, 3) mm
     """
-    scale = np.exp(place[:, 2:])
+    scale = np.exp(packed(place[:, 2:]))
     return np.concatenate([place[:, :2] - centre, np.exp(log_focal)[:, None]], 1) / scale
 
 

@@ -6,7 +6,7 @@ from copy import copy
 
 import numpy as np
 
-from recon3d.geometry import vertex_normals
+from recon3d.geometry import packed, vertex_normals
 from recon3d.types import FaceModel, LandmarkEmbedding
 
 CELL_MM = 3.0
@@ -65,7 +65,7 @@ class Visibility:
 
     def unobstructed(self, directions: np.ndarray) -> np.ndarray:
         """(N, L) bool, whether nothing of the mean head lies between landmark and camera."""
-        yaw = np.degrees(np.arctan2(directions[:, 0], directions[:, 2]))
+        yaw = np.degrees(np.arctan2(packed(directions[:, 0]), packed(directions[:, 2])))
         pitch = np.degrees(np.arcsin(np.clip(directions[:, 1], -1, 1)))
         keys = np.rint(np.stack([yaw, pitch], 1) / self.step).astype(int)
         out = np.empty((len(directions), len(self.points[self._chosen])), bool)

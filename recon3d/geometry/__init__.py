@@ -2,6 +2,7 @@
 
 from recon3d.geometry.alignment import procrustes_mean, umeyama
 from recon3d.geometry.camera import crop_camera, intrinsics, project, transform
+from recon3d.geometry.memory import packed
 from recon3d.geometry.mesh import (
     cotangent_laplacian,
     graph_laplacian,
@@ -27,6 +28,7 @@ __all__ = [
     "loop_limit",
     "loop_subdivision",
     "mesh_edges",
+    "packed",
     "procrustes_mean",
     "project",
     "skew",

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from recon3d.geometry.memory import packed
+
 FRONTAL = np.diag([1.0, -1.0, -1.0])
 """Model axes (y up, z out of the face) to camera axes (y down, z forward) of a frontal head."""
 
@@ -96,7 +98,7 @@ def head_angles(R: np.ndarray) -> np.ndarray:
     H = FRONTAL @ np.asarray(R, np.float64)
     # The third column of Ry(yaw) Rx(-pitch) Rz(roll) is (sin y cos p, sin p, cos y cos p), its
     # second row (cos p sin r, cos p cos r, sin p).
-    yaw = np.arctan2(H[..., 0, 2], H[..., 2, 2])
+    yaw = np.arctan2(packed(H[..., 0, 2]), packed(H[..., 2, 2]))
     pitch = np.arcsin(np.clip(H[..., 1, 2], -1, 1))
-    roll = np.arctan2(H[..., 1, 0], H[..., 1, 1])
+    roll = np.arctan2(packed(H[..., 1, 0]), packed(H[..., 1, 1]))
     return np.degrees(np.stack([yaw, pitch, roll], -1))

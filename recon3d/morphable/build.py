@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recon3d.geometry import interpolating_control, procrustes_mean, so3_log, subdivide, umeyama
+from recon3d.geometry import (
+    interpolating_control,
+    packed,
+    procrustes_mean,
+    so3_log,
+    subdivide,
+    umeyama,
+)
 from recon3d.morphable.albedo import AlbedoSettings
 from recon3d.morphable.anthropometry import Correction, learn_correction
 from recon3d.morphable.ears import add_ears
@@ -566,7 +573,7 @@ def texture_coordinates(mean, triangles, M, mesh, mirror, rounds) -> np.ndarray:
     for number, points in enumerate(mesh.rings):
         ring[points] = (number + 1) / len(mesh.rings)
     oval = mean[mesh.oval]
-    turned = np.arctan2(oval[:, 0], oval[:, 2] - oval[:, 2].min() + 35.0)
+    turned = np.arctan2(packed(oval[:, 0]), oval[:, 2] - oval[:, 2].min() + 35.0)
     wide, tall = np.ptp(turned), np.ptp(oval[:, 1])
     x, y = turned / (wide / 2), (oval[:, 1] - oval[:, 1].min()) / (tall / 2) - 1
     angle = np.unwrap(np.arctan2(-x, y))
@@ -581,7 +588,7 @@ def texture_coordinates(mean, triangles, M, mesh, mirror, rounds) -> np.ndarray:
     shell = np.asarray(M @ (ring < 0)).ravel() < 1e-9
     fraction = np.clip(M @ np.maximum(ring, 0), 0, 1)
     blended = M @ direction
-    theta = np.arctan2(blended[:, 1], blended[:, 0])
+    theta = np.arctan2(packed(blended[:, 1]), packed(blended[:, 0]))
 
     def curve(theta, exponent, half):
         c, s = np.cos(theta), np.sin(theta)

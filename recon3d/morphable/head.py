@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recon3d.geometry import packed
 from recon3d.morphable.fields import symmetrise
 from recon3d.morphable.topology import (
     INNER_LIP_LOWER,
@@ -108,7 +109,8 @@ def _place_shell(out: np.ndarray) -> None:
     neck_back = eyes[1] - 165.0
     centre1 = np.array([0.0, neck_back, front - 112.0])
     in_plane = oval - centre0
-    phi0 = np.unwrap(np.arctan2(-in_plane[:, 0], in_plane[:, 1]))  # 0 up, growing to the right
+    # 0 up, growing to the right
+    phi0 = np.unwrap(np.arctan2(-in_plane[:, 0], packed(in_plane[:, 1])))
     phi1 = 2 * np.pi * np.arange(36) / 36
     inside = _head_body(eyes, front)
     # How the first section misses the true oval; the miss fades along the shell.
