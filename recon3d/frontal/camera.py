@@ -15,6 +15,10 @@ RIGHT_LID = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 
 """MediaPipe points of the contour of the subject's right eye; its centre is their mean."""
 LEFT_LID = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 
+MAX_MISPLACED = 0.15
+"""Eyes seen farther from their place, or their distance farther from its, than this share of the
+distance between them are not believed: the landmarker looks at something else."""
+
 
 def landmark_points(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
     """Landmarks on a surface, (478, 3) mm; NaN where the model has no such point."""
@@ -110,3 +114,34 @@ def layout_camera(
     centre = EYES.mean(0) - focal * (roll[:2, :2] @ (left + right) / 2)
     K = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
     return Camera(K, roll @ R, roll @ t, (SIZE, SIZE))
+
+
+def with_eyes_in_place(camera: Camera, seen: np.ndarray) -> Camera:
+    """Zoom, shift and roll a frontal camera until eyes that were seen elsewhere are at `EYES`.
+
+    Parameters
+    ----------
+    camera : Camera
+        Of the picture in which they were seen.
+    seen : (2, 2) px
+        Centres of the right and the left eye.
+
+    Returns
+    -------
+    Camera
+        The one given where the eyes are farther off than `MAX_MISPLACED`.
+    """
+    across, wanted = seen[1] - seen[0], EYES[1] - EYES[0]
+    distance = np.hypot(*across)
+    shift = EYES.mean(0) - seen.mean(0)
+    limit = MAX_MISPLACED * np.hypot(*wanted)
+    if abs(distance - np.hypot(*wanted)) > limit or np.hypot(*shift) > 1.5 * limit:
+        return camera
+    zoom = np.hypot(*wanted) / distance
+    angle = np.arctan2(wanted[1], wanted[0]) - np.arctan2(across[1], across[0])
+    c, s = np.cos(angle), np.sin(angle)
+    roll = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    K = camera.K.copy()
+    K[:2, :2] *= zoom
+    K[:2, 2] = EYES.mean(0) + zoom * roll[:2, :2] @ (camera.K[:2, 2] - seen.mean(0))
+    return Camera(K, roll @ camera.R, roll @ camera.t, camera.size)

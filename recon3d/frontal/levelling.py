@@ -1,17 +1,20 @@
-"""Is the portrait frontal? The landmarker looks at it, and the camera follows.
+"""Is the portrait frontal, and are its eyes in place? The landmarker looks, the camera follows.
 
 Landmarkers see less turn in a turned head than there is, the same way in every frame; a fit to
-their points can therefore hold the texture a few degrees beside the surface. The surface's own
-plane of symmetry does not show that. The picture does.
+their points can therefore hold the texture a few degrees beside the surface, and a fit to small
+faces holds it a few per cent too small or too low: frames that agree with one another cannot tell.
+Neither the surface's own plane of symmetry nor its lids show that. The picture does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from recon3d.errors import Recon3DError
+from recon3d.frontal.camera import LEFT_LID, RIGHT_LID
 from recon3d.tracking import MIRROR, TrackingSettings, load_landmarker
 
 MAX_TURN = 10.0
@@ -40,8 +43,39 @@ def apparent_yaw(points: np.ndarray, depth: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(behind[left].sum(), across[left, 0].sum())))
 
 
-def picture_yaw(landmarker, picture: np.ndarray) -> float | None:
-    """Yaw that a landmarker sees in a portrait, free of its own preference for a side.
+class Sight(NamedTuple):
+    """What a landmarker sees in a portrait, free of its own preference for a side.
+
+    Attributes
+    ----------
+    yaw : float, degrees
+    eyes : (2, 2) px, centres of the right and the left eye: means of the lid contours
+    """
+
+    yaw: float
+    eyes: np.ndarray
+
+
+class Levelled(NamedTuple):
+    """How a portrait is to be drawn, see `level_turn`.
+
+    Attributes
+    ----------
+    turn : float, degrees, within `MAX_TURN`
+    seen : float or None
+        Yaw seen in the portrait before any correction; None where that could not be measured (then
+        the turn is 0).
+    eyes : (2, 2) px or None
+        Centres of the right and the left eye seen in the portrait of the head turned by ``turn``.
+    """
+
+    turn: float
+    seen: float | None
+    eyes: np.ndarray | None
+
+
+def look_at(landmarker, picture: np.ndarray) -> Sight | None:
+    """Look at a portrait and at its mirror image, and take what both say.
 
     Parameters
     ----------
@@ -50,18 +84,20 @@ def picture_yaw(landmarker, picture: np.ndarray) -> float | None:
 
     Returns
     -------
-    float or None
-        Half the difference between the picture and its mirror image, degrees; None where no face
-        is found.
+    Sight or None
+        None where no face is found.
     """
     plain, turned = landmarker([picture, np.ascontiguousarray(picture[:, ::-1])])
     if plain is None or turned is None:
         return None
-    yaw = apparent_yaw(plain.points, plain.depth)
-    return 0.5 * (yaw - apparent_yaw(turned.points, turned.depth))
+    yaw = apparent_yaw(plain.points, plain.depth) - apparent_yaw(turned.points, turned.depth)
+    back = turned.points[:, :2] * [-1, 1] + [picture.shape[1] - 1, 0]
+    right = plain.points[list(RIGHT_LID), :2].mean(0) + back[list(LEFT_LID)].mean(0)
+    left = plain.points[list(LEFT_LID), :2].mean(0) + back[list(RIGHT_LID)].mean(0)
+    return Sight(0.5 * yaw, 0.5 * np.stack([right, left]))
 
 
-def level_turn(draw: Callable[[float], np.ndarray]) -> tuple[float, float | None]:
+def level_turn(draw: Callable[[float], np.ndarray]) -> Levelled:
     """The turn of the head that makes its portrait look straight ahead.
 
     Parameters
@@ -71,26 +107,25 @@ def level_turn(draw: Callable[[float], np.ndarray]) -> tuple[float, float | None
 
     Returns
     -------
-    turn : float, degrees, within `MAX_TURN`
-    seen : float or None
-        Yaw seen in the portrait before any correction; None where that could not be measured (then
-        the turn is 0).
+    Levelled
     """
+    nothing = Levelled(0.0, None, None)
     try:
         landmarker = load_landmarker(TrackingSettings())
     except Recon3DError:
-        return 0.0, None
-    turn, first, best = 0.0, None, (np.inf, 0.0)
+        return nothing
+    turn, first, best = 0.0, None, (np.inf, nothing)
     try:
         for _ in range(ROUNDS):
-            yaw = picture_yaw(landmarker, draw(turn))
-            if yaw is None:
+            sight = look_at(landmarker, draw(turn))
+            if sight is None:
                 break
-            first = yaw if first is None else first
-            best = min(best, (abs(yaw), turn))
-            if abs(yaw) < ENOUGH:
+            first = sight.yaw if first is None else first
+            if abs(sight.yaw) < best[0]:
+                best = abs(sight.yaw), Levelled(turn, first, sight.eyes)
+            if abs(sight.yaw) < ENOUGH:
                 break
-            turn = float(np.clip(turn - yaw, -MAX_TURN, MAX_TURN))
+            turn = float(np.clip(turn - sight.yaw, -MAX_TURN, MAX_TURN))
     finally:
         landmarker.close()
-    return (best[1], first) if first is not None else (0.0, None)
+    return best[1]

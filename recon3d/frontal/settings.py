@@ -13,8 +13,9 @@ class FrontalSettings(BaseModel):
     )
     level: bool = Field(
         True,
-        description="Turn the head until the landmarker sees the portrait look ahead: a fit can be "
-        "turned by some degrees.",
+        description="Turn the head until the landmarker sees the portrait look ahead, and frame it "
+        "so that the eyes it sees are in place: a fit can be turned by some degrees, and be some "
+        "per cent too small.",
     )
     modelling: float = Field(
         0.25,

@@ -11,7 +11,7 @@ import numpy as np
 
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
-from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
+from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points, with_eyes_in_place
 from recon3d.frontal.deviation import determined_share, error_sources, predicted_deviation
 from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, broad_blur, push_pull
@@ -71,7 +71,7 @@ def render_frontal(
     vertices = fit.neutral if vertices is None else vertices
     if not np.isfinite(vertices).all():
         raise InputError("the fitted surface is not finite; fit the track again")
-    turn, seen_yaw = 0.0, None
+    turn, seen_yaw, eyes = 0.0, None, None
     if settings.level and camera is None:
 
         def portrait(turn: float) -> np.ndarray:
@@ -81,9 +81,11 @@ def render_frontal(
             skin = surface["colour"][(surface["plain"] > 0.5) & (surface["coverage"] > 0.9)]
             return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
 
-        turn, seen_yaw = level_turn(portrait)
+        turn, seen_yaw, eyes = level_turn(portrait)
     if camera is None:
         camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
+        if eyes is not None:
+            camera = with_eyes_in_place(camera, eyes)
     surface = _draw(fit, texture, camera, vertices)
     report(1, 3)
 
@@ -149,6 +151,7 @@ def render_frontal(
             "surrounding_views": used,
             "yaw_seen_deg": None if seen_yaw is None else round(seen_yaw, 2),
             "turned_deg": round(turn, 2),
+            "eyes_seen_px": None if eyes is None else eyes.round(2).tolist(),
             "seconds": round(time.perf_counter() - start, 2),
         },
     )

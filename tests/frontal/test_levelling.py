@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from recon3d.frontal.camera import landmark_points
-from recon3d.frontal.levelling import MAX_TURN, apparent_yaw, level_turn, picture_yaw
-from recon3d.geometry import head_rotation
+from recon3d.frontal.camera import EYES, frontal_camera, landmark_points, with_eyes_in_place
+from recon3d.frontal.levelling import MAX_TURN, apparent_yaw, level_turn, look_at
+from recon3d.geometry import head_rotation, project
 from recon3d.morphable import load_model
 from recon3d.tracking import TrackingSettings, load_landmarker
 
@@ -23,19 +23,43 @@ def test_a_picture_and_its_mirror_image_are_opposite():
     picture = np.ascontiguousarray(skimage.data.astronaut()[0:256, 96:352])
     landmarker = load_landmarker(TrackingSettings())
     try:
-        one = picture_yaw(landmarker, picture)
-        two = picture_yaw(landmarker, np.ascontiguousarray(picture[:, ::-1]))
+        one = look_at(landmarker, picture)
+        two = look_at(landmarker, np.ascontiguousarray(picture[:, ::-1]))
     finally:
         landmarker.close()
-    assert one == pytest.approx(-two, abs=0.05)
+    assert one.yaw == pytest.approx(-two.yaw, abs=0.05)
+    # the right eye of the one is the left eye of the other, as far from the other border
+    np.testing.assert_allclose(one.eyes[:, 0], 255 - two.eyes[::-1, 0], atol=0.1)
+    np.testing.assert_allclose(one.eyes[:, 1], two.eyes[::-1, 1], atol=0.1)
+    assert one.eyes[0, 0] < one.eyes[1, 0]
 
 
 def test_no_face_means_no_turn():
-    assert level_turn(lambda turn: np.zeros((256, 256, 3), np.uint8)) == (0.0, None)
+    assert level_turn(lambda turn: np.zeros((256, 256, 3), np.uint8)) == (0.0, None, None)
 
 
 def test_the_turn_is_bounded():
     """A portrait that always looks turned is left within the bound."""
     picture = np.ascontiguousarray(skimage.data.astronaut()[0:256, 96:352])
-    turn, seen = level_turn(lambda turn: picture)
+    turn, seen, eyes = level_turn(lambda turn: picture)
     assert seen is not None and abs(turn) <= MAX_TURN
+    assert eyes.shape == (2, 2)
+
+
+def test_eyes_seen_elsewhere_come_to_their_place():
+    model = load_model("recon3d")
+    camera = frontal_camera(model, model.mean, turn=3.0)
+    # points of the head that the landmarker takes for its eyes: too high, too far apart, askew
+    seen = EYES + [[-6.0, -9.0], [4.0, -5.0]]
+    rays = np.c_[(seen - camera.K[:2, 2]) / camera.K[0, 0], np.ones(2)] * camera.t[2]
+    points = (rays - camera.t) @ camera.R
+    placed = with_eyes_in_place(camera, seen)
+    np.testing.assert_allclose(project(points, placed.K, placed.R, placed.t), EYES, atol=1e-6)
+    np.testing.assert_allclose(placed.R @ placed.R.T, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [[[-30.0, 0], [30.0, 0]], [[50.0, 0], [50.0, 0]]])
+def test_what_cannot_be_the_eyes_is_not_believed(wrong):
+    model = load_model("recon3d")
+    camera = frontal_camera(model, model.mean)
+    assert with_eyes_in_place(camera, EYES + wrong) is camera
