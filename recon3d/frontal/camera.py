@@ -15,9 +15,9 @@ RIGHT_LID = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 
 """MediaPipe points of the contour of the subject's right eye; its centre is their mean."""
 LEFT_LID = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 
-MAX_MISPLACED = 0.15
-"""Eyes seen farther from their place, or their distance farther from its, than this share of the
-distance between them are not believed: the landmarker looks at something else."""
+MAX_MISPLACED = 0.2
+"""An eye seen farther from its place than this share of the distance between both is not believed:
+the landmarker looks at something else."""
 
 
 def landmark_points(model: FaceModel, vertices: np.ndarray) -> np.ndarray:
@@ -129,15 +129,13 @@ def with_eyes_in_place(camera: Camera, seen: np.ndarray) -> Camera:
     Returns
     -------
     Camera
-        The one given where the eyes are farther off than `MAX_MISPLACED`.
+        The one given where an eye is farther off than `MAX_MISPLACED`.
     """
     across, wanted = seen[1] - seen[0], EYES[1] - EYES[0]
-    distance = np.hypot(*across)
-    shift = EYES.mean(0) - seen.mean(0)
-    limit = MAX_MISPLACED * np.hypot(*wanted)
-    if abs(distance - np.hypot(*wanted)) > limit or np.hypot(*shift) > 1.5 * limit:
+    off = np.linalg.norm(seen - EYES, axis=1)
+    if off.max() > MAX_MISPLACED * np.hypot(*wanted):
         return camera
-    zoom = np.hypot(*wanted) / distance
+    zoom = np.hypot(*wanted) / np.hypot(*across)
     angle = np.arctan2(wanted[1], wanted[0]) - np.arctan2(across[1], across[0])
     c, s = np.cos(angle), np.sin(angle)
     roll = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])

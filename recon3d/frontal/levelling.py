@@ -91,7 +91,7 @@ def look_at(landmarker, picture: np.ndarray) -> Sight | None:
     if plain is None or turned is None:
         return None
     yaw = apparent_yaw(plain.points, plain.depth) - apparent_yaw(turned.points, turned.depth)
-    back = turned.points[:, :2] * [-1, 1] + [picture.shape[1] - 1, 0]
+    back = turned.points[:, :2] * [-1, 1] + [picture.shape[1], 0]
     right = plain.points[list(RIGHT_LID), :2].mean(0) + back[list(LEFT_LID)].mean(0)
     left = plain.points[list(LEFT_LID), :2].mean(0) + back[list(RIGHT_LID)].mean(0)
     return Sight(0.5 * yaw, 0.5 * np.stack([right, left]))

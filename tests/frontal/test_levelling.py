@@ -29,7 +29,7 @@ def test_a_picture_and_its_mirror_image_are_opposite():
         landmarker.close()
     assert one.yaw == pytest.approx(-two.yaw, abs=0.05)
     # the right eye of the one is the left eye of the other, as far from the other border
-    np.testing.assert_allclose(one.eyes[:, 0], 255 - two.eyes[::-1, 0], atol=0.1)
+    np.testing.assert_allclose(one.eyes[:, 0], 256 - two.eyes[::-1, 0], atol=0.1)
     np.testing.assert_allclose(one.eyes[:, 1], two.eyes[::-1, 1], atol=0.1)
     assert one.eyes[0, 0] < one.eyes[1, 0]
 
