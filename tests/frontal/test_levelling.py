@@ -8,7 +8,8 @@ from recon3d.frontal.camera import EYES, frontal_camera, landmark_points, with_e
 from recon3d.frontal.levelling import MAX_TURN, apparent_yaw, level_turn, look_at
 from recon3d.geometry import head_rotation, project
 from recon3d.morphable import load_model
-from recon3d.tracking import TrackingSettings, load_landmarker
+from recon3d.tracking import MIRROR, TrackingSettings, load_landmarker
+from recon3d.tracking.landmarks import CropLandmarks
 
 
 @pytest.mark.parametrize("yaw", [-12.0, -3.0, 0.0, 5.0])
@@ -63,3 +64,21 @@ def test_what_cannot_be_the_eyes_is_not_believed(wrong):
     model = load_model("recon3d")
     camera = frontal_camera(model, model.mean)
     assert with_eyes_in_place(camera, EYES + wrong) is camera
+
+
+@pytest.mark.parametrize(("beside", "believed"), [(5.0, True), (40.0, False)])
+def test_eyes_that_the_mirror_image_has_elsewhere_are_made_up(beside, believed):
+    model = load_model("recon3d")
+    camera = frontal_camera(model, model.mean)
+    points = landmark_points(model, model.mean)
+    seen = project(points, camera.K, camera.R, camera.t)
+    depth = points[:, 2]
+    mirrored = (seen * [-1, 1] + [512 + beside, 0])[MIRROR]
+    answers = [
+        CropLandmarks(p, d, np.ones(len(p), bool))
+        for p, d in ((seen, depth), (mirrored, depth[MIRROR]))
+    ]
+    sight = look_at(lambda pictures: answers, np.zeros((512, 512, 3), np.uint8))
+    assert (sight.eyes is not None) == believed
+    if believed:
+        np.testing.assert_allclose(sight.eyes, EYES - [beside / 2, 0], atol=1.5)
