@@ -105,7 +105,7 @@ def main() -> None:
             move(done + 1, len(jobs))
     frame = pd.DataFrame(rows)
     frame.to_csv(a.out / "cases.csv", index=False)
-    text = report(frame, path)
+    text = report(frame, path, args.people, args.heads)
     print(text)
     write_panel(a.panel, frame, panels)
     if not a.no_page:
@@ -216,13 +216,13 @@ def make_variants(path: Path) -> dict:
     }
 
 
-def report(frame: pd.DataFrame, path: Path) -> str:
+def report(frame: pd.DataFrame, path: Path, people: int, heads: int) -> str:
     """The section of docs/RESULTS.md."""
     headings = ["", *(title for _, title, _ in TABLE)]
     parts = [
         "## The refiner",
         "```\npython benchmarks/refiner.py --photos ../shared/data/synthetic_faces "
-        "--data ../shared/data/bench\n```",
+        f"--data ../shared/data/bench \\\n    --people {people} --heads {heads}\n```",
         f"Machine: {machine()}. Weights: {path.name}, "
         f"{path.stat().st_size / 2**20:.1f} MiB. Identity is the distance of dlib's descriptors "
         "to that of the truth; less is better. Training goes through that descriptor, so that it "
