@@ -105,7 +105,7 @@ def main() -> None:
             move(done + 1, len(jobs))
     frame = pd.DataFrame(rows)
     frame.to_csv(a.out / "cases.csv", index=False)
-    text = report(frame, path, args.people, args.heads)
+    text = report(frame, path, a.people, a.heads)
     print(text)
     write_panel(a.panel, frame, panels)
     if not a.no_page:
