@@ -230,7 +230,12 @@ def test_interrupt_then_resume(tmp_path, clip):
     """SIGINT after tracking: what is finished stays valid, `--resume` takes it from there."""
     out = tmp_path / "o"
     command = [sys.executable, "-m", "recon3d.cli.main", "run", str(clip), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background has them, and so the child, ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 240
     state = out / ".state" / "tracking.npz"
     while not state.exists() and process.poll() is None and time.monotonic() < deadline:
