@@ -16,7 +16,6 @@ from __future__ import annotations
 from before import ROOT  # isort: split
 
 import argparse
-import pickle
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from recon3d.geometry import head_angles, so3_exp, so3_log
 from recon3d.morphable import load_model
 from recon3d.scenes.portraits import portrait_texture
 from recon3d.scenes.scene import Scene
+from recon3d.state import load_state, save_state
 from recon3d.tracking import track_faces
 
 PERSON = 900
@@ -42,6 +42,8 @@ SIZES = ((0, 32), (32, 50), (50, 70), (70, 1000))
 """Width of the face in px."""
 FACE_MM = 140.0
 PHOTOS = "../shared/data/synthetic_faces"
+STATE = "clip of benchmarks/landmarker.py"
+"""What the files of clips are signed with."""
 UNIT = 30.0
 """Degrees that the terms of a law are in."""
 
@@ -106,7 +108,7 @@ def clips(photos: Path, count: int, models: dict, folder: Path) -> list[dict]:
     """Track and true poses of every scene on which a face is found."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = scenes(count)
-    files = [folder / f"{s.name}.pkl" for s in wanted]
+    files = [folder / f"{s.name}.npz" for s in wanted]
     if not all(f.exists() for f in files):
         for own, file, (image, points) in zip(
             wanted, files, portraits(photos, PHOTO, count), strict=False
@@ -119,9 +121,10 @@ def clips(photos: Path, count: int, models: dict, folder: Path) -> list[dict]:
             tracks = track_faces(iter(list(frames))).tracks
             if tracks:
                 row = dict(name=own.name, model=own.model, track=tracks[0], R=truth.R)
-                file.write_bytes(pickle.dumps(row))
+                save_state(file, row, STATE)
             print(own.name, own.model, len(tracks), file=sys.stderr, flush=True)
-    return [pickle.loads(f.read_bytes()) for f in files if f.exists()]
+    found = [load_state(f, STATE, models.__getitem__) for f in files]
+    return [row for row in found if row is not None]
 
 
 def reading(clip: dict, name: str, model) -> Reading:

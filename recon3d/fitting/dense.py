@@ -28,7 +28,7 @@ from recon3d.fitting.photometric import (
     visible_samples,
 )
 from recon3d.fitting.settings import DenseSettings
-from recon3d.fitting.strays import start_again
+from recon3d.fitting.strays import STARTS, start_again
 from recon3d.fitting.uncertainty import surface_variance
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import head_angles, packed, project, so3_exp, vertex_normals
@@ -639,7 +639,9 @@ def refine_fit(
     times = np.array([v.time for v in track.views])
     sources, shots = np.array([v.source for v in track.views]), track.shots
     steps = settings.iterations * len(settings.blur_mm)
-    total, count = steps * (settings.starts + (2 if settings.shape else 0)), 0
+    # where there is less to do than there may be, the progress leaps
+    again = 0 if settings.stray_ratio is None else len(STARTS)
+    total, count = steps * (settings.starts + again + (2 if settings.shape else 0)), 0
 
     def tick() -> None:
         nonlocal count
@@ -662,7 +664,8 @@ def refine_fit(
     _, after, train = best
     lost = np.zeros(len(usable), bool)
     if settings.stray_ratio is not None:
-        after, lost = start_again(problem, after, usable, train, times, shots, lambda: None)
+        after, lost = start_again(problem, after, usable, train, times, shots, tick)
+        count = steps * (settings.starts + again)
     new, agreement = problem.held_out(after, usable & ~lost, 1 - train, train)
     old, agreement_old = problem.held_out(before, usable & ~lost, 1 - train, train)
     verdict = compare(old, new, None, settings.margin, settings.sure)

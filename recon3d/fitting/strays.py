@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from recon3d.fitting.dense import Alignment, Scene
 
 
+STARTS = (False, True, False, True)
+"""How often views are started again at most, and whether their places move too: a view put right
+helps those beside it."""
+
+
 def astray(agreement: np.ndarray, ratio: float, least: float) -> np.ndarray:
     """Which views agree much less with the others than views commonly do.
 
@@ -134,9 +139,8 @@ def start_again(
 
     agreement = judged(scene)
     stray = astray(agreement, s.stray_ratio, s.stray_least)
-    # a view put right helps those beside it; every other start moves the place too
     vain = 0
-    for move in (False, True, False, True):
+    for move in STARTS:
         good = views & np.isfinite(agreement) & ~stray
         tried, placed = between(
             scene, problem.middle, stray, good, times, shots, gap=s.stray_gap, move=move
