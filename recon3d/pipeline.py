@@ -201,7 +201,6 @@ class _Job:
 
     def _one_track(self, track: FaceTrack, until: str | None) -> Reconstruction | None:
         from recon3d.fitting import fit_track
-        from recon3d.frontal import render_frontal
         from recon3d.texturing import fuse_texture
 
         s, suffix = self.settings, f" of track {track.id}" if track.id else ""
@@ -229,13 +228,14 @@ class _Job:
         if until == "texturing":
             self.tracks.append(entry)
             return None
-        frontal: FrontalView = self._stage(
+        settled, frontal = self._stage(
             "frontal",
             track.id,
             self._fingerprint("frontal"),
-            lambda move: render_frontal(track, fit, texture, s.frontal, progress=move),
+            lambda move: self._portray(track, fit, texture, move),
             suffix,
         )
+        fit, texture = settled or (fit, texture)
         if until == "frontal":
             self.tracks.append(entry)
             return None
@@ -273,6 +273,19 @@ class _Job:
         self.tracks.append(entry)
         self.write_manifest("running")
         return made
+
+    def _portray(
+        self, track: FaceTrack, fit: FaceFit, texture: FaceTexture, move: Callable
+    ) -> tuple[tuple[FaceFit, FaceTexture] | None, FrontalView]:
+        """The frontal view, and fit and texture where the mesh had to be moved for it."""
+        from recon3d.frontal import render_frontal, settle
+        from recon3d.texturing import fuse_texture
+
+        s, settled = self.settings, None
+        moved = settle(fit, texture, s.frontal)
+        if moved is not None:
+            settled = fit, texture = moved, fuse_texture(track, moved, s.texturing)
+        return settled, render_frontal(track, fit, texture, s.frontal, progress=move)
 
     def _unrefined(self) -> dict:
         why = "no weights in assets/refiner: train some or give --refiner PATH"

@@ -21,6 +21,7 @@ import numpy as np
 
 from recon3d.fitting._threads import over
 from recon3d.fitting.motion import Motion
+from recon3d.fitting.moving import follow, with_poses
 from recon3d.fitting.photometric import (
     Pictures,
     Samples,
@@ -30,8 +31,7 @@ from recon3d.fitting.photometric import (
 from recon3d.fitting.settings import DenseSettings
 from recon3d.fitting.strays import STARTS, start_again
 from recon3d.fitting.uncertainty import surface_variance
-from recon3d.fitting.visibility import surface_points
-from recon3d.geometry import head_angles, packed, project, so3_exp, vertex_normals
+from recon3d.geometry import head_angles, packed, so3_exp, vertex_normals
 from recon3d.types import FaceFit, FaceModel, FaceTrack
 
 POSE = 6
@@ -685,7 +685,7 @@ def refine_fit(
         usable = usable & ~lost
         fit = _without(fit, lost)
     if not settings.shape:
-        return done(_with_pose(fit, after))
+        return done(with_poses(fit, after.R, after.t))
 
     # shape, from four fifths of the views
     basis = shape_basis_of(fit, settings)
@@ -703,7 +703,7 @@ def refine_fit(
     info.update(shape_spread_before=verdict.before, shape_spread_after=verdict.after)
     if not verdict.better:
         info["reason"] = "held-out views are not explained better by the new shape"
-        return done(_with_pose(fit, after))
+        return done(with_poses(fit, after.R, after.t))
     info["shape"] = True
     state: dict = {}
     final = problem.run(shaped, fine[-1:], usable, everything, tick, state=state)
@@ -712,7 +712,7 @@ def refine_fit(
     info["coherence"] = state["coherence"]
     info["shape_information"] = float(problem.G - np.trace(covariance))
     result = basis.apply(fit, final.shape, covariance)
-    return done(_moved(fit, replace(result, R=final.R, t=final.t)))
+    return done(follow(fit, replace(result, R=final.R, t=final.t)))
 
 
 def align_shape(fit: FaceFit, track: FaceTrack, settings: DenseSettings | None = None) -> FaceFit:
@@ -744,7 +744,7 @@ def align_shape(fit: FaceFit, track: FaceTrack, settings: DenseSettings | None =
         problem.start(), settings.blur_mm, usable, everything, lambda: None, state=state
     )
     result = basis.apply(fit, scene.shape, _shape_covariance(problem, state))
-    return _moved(fit, replace(result, R=scene.R, t=scene.t))
+    return follow(fit, replace(result, R=scene.R, t=scene.t))
 
 
 def _shape_covariance(problem: Alignment, state: dict) -> np.ndarray:
@@ -938,18 +938,3 @@ def _without(fit: FaceFit, lost: np.ndarray) -> FaceFit:
         residuals=np.where(lost[:, None, None], np.nan, fit.residuals),
         info={**fit.info, "views_rejected": int((weight <= 0).sum())},
     )
-
-
-def _with_pose(fit: FaceFit, scene: Scene) -> FaceFit:
-    """The fit with new poses; landmark residuals move with them."""
-    return _moved(fit, replace(fit, R=scene.R, t=scene.t))
-
-
-def _moved(old: FaceFit, new: FaceFit) -> FaceFit:
-    model = old.model
-    at = []
-    for f in (old, new):
-        posed = model.vertices(f.identity, f.expression) + f.displacement
-        points = surface_points(posed, model.triangles, model.landmarks)
-        at.append(project(np.nan_to_num(points), f.K, f.R, f.t))
-    return replace(new, residuals=old.residuals - (at[1] - at[0]))

@@ -2,7 +2,7 @@
 
 from recon3d.frontal.settings import FrontalSettings
 
-__all__ = ["FrontalSettings", "frontal_camera", "render_frontal"]
+__all__ = ["FrontalSettings", "frontal_camera", "render_frontal", "settle"]
 
 
 def __getattr__(name: str):
@@ -11,6 +11,10 @@ def __getattr__(name: str):
         from recon3d.frontal import view
 
         return getattr(view, name)
+    if name == "settle":
+        from recon3d.frontal.settling import settle
+
+        return settle
     if name == "frontal_camera":
         from recon3d.frontal.camera import frontal_camera
 

@@ -55,10 +55,16 @@ class Sight(NamedTuple):
     eyes : (2, 2) px or None
         Centres of the right and the left eye: means of the lid contours. None where picture and
         mirror image have them in different places: the landmarker makes them up.
+    points : (478, 2) px
+        All landmarks, means of picture and mirror image.
+    apart : (478,) px
+        How far the two have each of them apart.
     """
 
     yaw: float
     eyes: np.ndarray | None
+    points: np.ndarray
+    apart: np.ndarray
 
 
 class Levelled(NamedTuple):
@@ -97,13 +103,16 @@ def look_at(landmarker, picture: np.ndarray) -> Sight | None:
     if plain is None or turned is None:
         return None
     yaw = apparent_yaw(plain.points, plain.depth) - apparent_yaw(turned.points, turned.depth)
-    back = turned.points[:, :2] * [-1, 1] + [picture.shape[1], 0]
-    one = np.stack([plain.points[list(lid), :2].mean(0) for lid in (RIGHT_LID, LEFT_LID)])
-    two = np.stack([back[list(lid)].mean(0) for lid in (LEFT_LID, RIGHT_LID)])
-    apart = np.linalg.norm(one - two, axis=1).max()
-    eyes = (one + two) / 2
-    sure = apart < SAME_EYES * np.linalg.norm(eyes[1] - eyes[0])
-    return Sight(0.5 * yaw, eyes if sure else None)
+    back = (turned.points[:, :2] * [-1, 1] + [picture.shape[1], 0])[MIRROR]
+    points = (plain.points[:, :2] + back) / 2
+    eyes, one, two = (
+        np.stack([p[list(lid)].mean(0) for lid in (RIGHT_LID, LEFT_LID)])
+        for p in (points, plain.points, back)
+    )
+    off = np.linalg.norm(one - two, axis=1).max()
+    sure = off < SAME_EYES * np.linalg.norm(eyes[1] - eyes[0])
+    apart = np.linalg.norm(plain.points[:, :2] - back, axis=1)
+    return Sight(0.5 * yaw, eyes if sure else None, points, apart)
 
 
 def level_turn(draw: Callable[[float], np.ndarray]) -> Levelled:

@@ -17,6 +17,11 @@ class FrontalSettings(BaseModel):
         "so that the eyes it sees are in place: a fit can be turned by some degrees, and be some "
         "per cent too small.",
     )
+    settle: bool = Field(
+        True,
+        description="Where the landmarker sees the features of the fused portrait clearly beside "
+        "the mesh's, move the mesh there and fuse again.",
+    )
     modelling: float = Field(
         0.25,
         ge=0,

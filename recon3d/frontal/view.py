@@ -76,10 +76,7 @@ def render_frontal(
 
         def portrait(turn: float) -> np.ndarray:
             camera = frontal_camera(fit.model, vertices, settings.distance_mm, turn)
-            surface = _draw(fit, texture, camera, vertices, ("colour", "coverage", "plain"))
-            plain = push_pull(surface["colour"], surface["coverage"])
-            skin = surface["colour"][(surface["plain"] > 0.5) & (surface["coverage"] > 0.9)]
-            return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
+            return draw_portrait(fit, texture, camera, vertices)
 
         turn, seen_yaw, eyes = level_turn(portrait)
     if camera is None:
@@ -155,6 +152,27 @@ def render_frontal(
             "seconds": round(time.perf_counter() - start, 2),
         },
     )
+
+
+def draw_portrait(
+    fit: FaceFit, texture: FaceTexture, camera: Camera, vertices: np.ndarray
+) -> np.ndarray:
+    """The fused surface alone, continued around it, for a landmarker to look at.
+
+    Parameters
+    ----------
+    fit, texture : FaceFit, FaceTexture
+    camera : Camera, of a square picture of `SIZE` px
+    vertices : (V, 3) mm
+
+    Returns
+    -------
+    (512, 512, 3) uint8
+    """
+    surface = _draw(fit, texture, camera, vertices, ("colour", "coverage", "plain"))
+    plain = push_pull(surface["colour"], surface["coverage"])
+    skin = surface["colour"][(surface["plain"] > 0.5) & (surface["coverage"] > 0.9)]
+    return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
 
 
 def frontal_error_sources(fit: FaceFit, texture: FaceTexture, view: FrontalView) -> np.ndarray:
