@@ -33,7 +33,7 @@ from truth import true_fit
 from recon3d.evaluation import load_descriptor, read_benchmark
 from recon3d.evaluation.metrics import picture_error, picture_metrics
 from recon3d.fitting import FittingSettings, fit_track
-from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal
+from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal, settle
 from recon3d.frontal.deviation import predicted_deviation
 from recon3d.media import iterate_frames, open_inputs
 from recon3d.morphable import load_model
@@ -129,12 +129,13 @@ def own_model(name: str = "recon3d"):
 
 
 def fitted(case, out: Path):
-    """Track and fit of a clip, made once."""
-    path, key = out / "fits" / f"{case.name}.npz", FittingSettings().model_dump_json()
+    """Track and fit of a clip, as the main job leaves them; made once."""
+    path, key = out / "fits" / f"{case.name}.npz", FittingSettings().model_dump_json() + "settled"
     kept = load_state(path, key, own_model)
     if kept is None:
         track = track_faces(iterate_frames(open_inputs([str(case.clip)]))).tracks[0]
-        kept = (track, fit_track(track, own_model(), FittingSettings()))
+        fit = fit_track(track, own_model(), FittingSettings())
+        kept = (track, settle(fit, fuse_texture(track, fit, settings_of(FULL))) or fit)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_state(path, kept, key)
     return kept
