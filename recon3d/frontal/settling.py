@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from recon3d.errors import Recon3DError
@@ -20,7 +21,7 @@ from recon3d.fitting.shape_basis import FACE_OVAL
 from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points
 from recon3d.frontal.levelling import Sight, look_at
 from recon3d.frontal.settings import FrontalSettings
-from recon3d.frontal.view import draw_portrait
+from recon3d.frontal.view import draw_generated, draw_portrait
 from recon3d.geometry import project
 from recon3d.tracking import TrackingSettings, load_landmarker
 from recon3d.types import Camera, FaceFit, FaceTexture
@@ -35,6 +36,8 @@ FARTHEST = 0.1
 ALIKE = 0.5
 """Picture and mirror image must have features nearer to each other than this share of the
 distance."""
+MADE_UP = 0.25
+"""A portrait of whose features more than this share was mirrored or filled is no witness."""
 ROUNDS = 10
 
 FEATURES = np.setdiff1d(np.arange(468), FACE_OVAL)
@@ -78,6 +81,9 @@ def settle(
     if not settings.settle or not np.isfinite(fit.neutral).all():
         return None
     camera = frontal_camera(fit.model, fit.neutral, settings.distance_mm)
+    points = landmark_points(fit.model, fit.neutral)
+    if _made_up(fit, texture, camera, points) > MADE_UP:
+        return None
     try:
         landmarker = load_landmarker(TrackingSettings())
     except Recon3DError:
@@ -88,7 +94,7 @@ def settle(
         landmarker.close()
     if sight is None:
         return None
-    slide = slide_of(sight, landmark_points(fit.model, fit.neutral), camera)
+    slide = slide_of(sight, points, camera)
     if not slide.shift_mm.any():
         return None
     moved = shifted(fit, slide.shift_mm)
@@ -130,3 +136,12 @@ def slide_of(sight: Sight, points: np.ndarray, camera: Camera) -> Slide:
     depth = (points[used] @ camera.R.T + camera.t)[:, 2].mean()
     in_camera = np.array([*middle, 0.0]) * depth / camera.K[0, 0]
     return Slide(seen, share * camera.R.T @ in_camera)
+
+
+def _made_up(fit, texture, camera, points) -> float:
+    """Share of the features that no frame shows."""
+    own = project(points, camera.K, camera.R, camera.t)[FEATURES]
+    own = own[np.isfinite(own).all(1)].astype(np.float32)
+    generated = draw_generated(fit, texture, camera, fit.neutral)
+    at = cv2.remap(generated, *(own - 0.5).T[:, :, None], cv2.INTER_LINEAR)
+    return float(at.mean())

@@ -175,6 +175,14 @@ def draw_portrait(
     return to_uint8(linear_to_srgb(compress((plain * neutral_gains(skin)).clip(0))))
 
 
+def draw_generated(
+    fit: FaceFit, texture: FaceTexture, camera: Camera, vertices: np.ndarray
+) -> np.ndarray:
+    """(512, 512) share of each pixel of the surface that was mirrored or filled; see
+    `draw_portrait`."""
+    return _draw(fit, texture, camera, vertices, ("generated",))["generated"]
+
+
 def frontal_error_sources(fit: FaceFit, texture: FaceTexture, view: FrontalView) -> np.ndarray:
     """(512, 512, K) maps of `deviation.error_sources` of a neutral frontal view, drawn again."""
     surface = _draw(fit, texture, view.camera, fit.neutral)

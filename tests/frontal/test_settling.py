@@ -97,6 +97,8 @@ def test_a_slid_mesh_is_put_back(demo):
     wrong = shifted(fit, slid)
     texture = fuse_texture(track, wrong, SEEN)
     assert settle(wrong, texture, FrontalSettings(settle=False)) is None
+    made_up = replace(texture, generated=np.maximum(texture.generated, 0.5))
+    assert settle(wrong, made_up) is None
     found = settle(wrong, texture)
     left = slid + found.info["settled_mm"]
     assert np.linalg.norm(left) < 0.3 * np.linalg.norm(slid)
