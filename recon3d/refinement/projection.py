@@ -17,10 +17,9 @@ import cv2
 import numpy as np
 
 STRONG = 0.8
-"""Support from which on a pixel is bound entirely."""
-_FREE = 0.7
-"""...and below which it is free. On simulated clips of people never trained on, binding from 0.6 on
-kept what the encoder had done to the skin, and pictures farther from the person."""
+"""Support from which on a pixel is bound entirely; below 0.6 it is free: there a picture of nobody
+in particular would be nearly as near to the truth."""
+_FREE = 0.6
 _SIGMA = 0.5
 """Standard deviation of an observed pixel's blur, in such pixels."""
 _SMALLEST, _LARGEST = 0.8, 8.0
