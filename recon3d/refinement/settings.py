@@ -116,5 +116,18 @@ class TrainingSettings(BaseModel):
         description="Share of crops that show somebody between two people: the photos are few, and "
         "a network that remembers their faces draws them.",
     )
+    mosaic: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Share of crops that show somebody with features of two people, beside the "
+        "share of `morph`.",
+    )
+    noise: float = Field(
+        3.0,
+        ge=0,
+        description="Deviation at most, of 255, of noise that is added to the picture of most "
+        "crops: pairs that come by again are others then.",
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")

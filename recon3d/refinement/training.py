@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from recon3d.errors import InputError
 from recon3d.refinement import losses
+from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_tones, warp
 from recon3d.refinement.conditioning import CHANNELS, MOUTH, WORKING, as_tensor
 from recon3d.refinement.networks import Discriminators, Generator
 from recon3d.refinement.settings import TrainingSettings
@@ -38,6 +38,8 @@ _RECORDED = (
     "crop",
     "warp",
     "morph",
+    "mosaic",
+    "noise",
 )
 """Settings that may change when training goes on, each change written down."""
 _FREE = {
@@ -133,9 +135,11 @@ class Trainer:
         target = torch.from_numpy(rows["target"]).permute(0, 3, 1, 2).float() / 127.5 - 1
         points = self.data["points"][chosen].astype(np.float64)
         for k in range(s.batch):
-            if rng.random() < s.morph:
+            drawn = rng.random()
+            if drawn < s.morph + s.mosaic:
+                morphed = drawn < s.morph
                 inputs[k], target[k], points[k] = self._blended(
-                    inputs[k], target[k], points[k], int(chosen[k]), rng
+                    inputs[k], target[k], points[k], int(chosen[k]), rng, morphed
                 )
         places = np.stack([points[:, list(n)].mean(1) for n in (*_EYES, MOUTH)], 1)
         # Three in four crops show the face's middle, with eyes and mouth, the others anything.
@@ -160,8 +164,10 @@ class Trainer:
                 place = np.array([s.crop, 0]) + place[[1, 0, 2]] * [-1, 1]
                 outline = np.array([s.crop, 0]) + outline[MIRROR] * [-1, 1]
             if s.warp > 0 and rng.random() < 0.7:
-                x, y, place, outline = _warp(x, y, place, outline, s.warp, rng)
-            x, y = _vary_tones(x, y, rng)
+                x, y, place, outline = warp(x, y, place, outline, s.warp, rng)
+            if s.noise > 0 and rng.random() < 0.6:
+                x = disturb(x, s.noise, rng)
+            x, y = vary_tones(x, y, rng)
             if rng.random() < s.alone:
                 x[3:] = 0
             out_inputs.append(x)
@@ -186,8 +192,8 @@ class Trainer:
             batch["to_chip"] = torch.from_numpy(np.stack(out_chips)).float().to(self.device)
         return batch
 
-    def _blended(self, x, y, points, number: int, rng: np.random.Generator):
-        """A pair, blended with that of somebody whose face was about as small."""
+    def _blended(self, x, y, points, number: int, rng: np.random.Generator, morphed: bool):
+        """A pair, mixed with that of somebody whose face was about as small."""
         rank = int(self.ranks[number])
         # Pictures of unlike resolution would blend to one of no resolution at all.
         near = max(len(self.by_size) // 12, 1)
@@ -197,7 +203,9 @@ class Trainer:
         x_b = as_tensor(rows)[0]
         y_b = torch.from_numpy(rows["target"][0]).permute(2, 0, 1).float() / 127.5 - 1
         points_b = self.data["points"][other].astype(np.float64)
-        return morph((x, y, points), (x_b, y_b, points_b), float(rng.uniform(0.25, 0.6)))
+        if morphed:
+            return morph((x, y, points), (x_b, y_b, points_b), float(rng.uniform(0.25, 0.6)))
+        return mosaic((x, y, points), (x_b, y_b, points_b), rng)
 
     def advance(self) -> dict[str, float]:
         """One step of the generator and, once they have joined, of the critics."""
@@ -539,99 +547,11 @@ def _near(places: torch.Tensor, side: int) -> torch.Tensor:
     return 1.5 * peaks.amax(1, keepdim=True)
 
 
-def _warp(x, y, place, outline, amount: float, rng: np.random.Generator):
-    """The same smooth warp of inputs, target and points.
-
-    People differ by more than the photos at hand show, and proportions that never go together in
-    photos do in somebody. What the network may not learn is to pull a face towards them.
-
-    Parameters
-    ----------
-    x, y : (C, S, S)
-    place : (3, 2), outline : (478, 2) px
-    amount : float
-        Standard deviation of the displacement, px.
-    """
-    side = x.shape[-1]
-    coarse = rng.normal(0, amount, (6, 6, 2)).astype(np.float32)
-    field = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
-    # Wider or narrower as a whole, too.
-    stretch = rng.normal(0, 0.008 * amount, 2)
-    at = np.arange(side, dtype=np.float32) + 0.5
-    field += (np.stack(np.meshgrid(at, at), -1) - side / 2) * stretch.astype(np.float32)
-    grid = 2 * (np.stack(np.meshgrid(at, at), -1) + field) / side - 1
-    both = torch.cat([x, y])[None]
-    grid = torch.from_numpy(grid.astype(np.float32))[None]
-    moved = F.grid_sample(both, grid, "bilinear", "border", align_corners=False)[0]
-
-    def follow(points):
-        # What lies at q is drawn where p + field(p) = q.
-        found = points.copy()
-        for _ in range(3):
-            cell = np.clip(np.nan_to_num(found, nan=0.0), 0, side - 1).astype(int)
-            found = points - field[cell[:, 1], cell[:, 0]]
-        return found
-
-    return moved[: len(x)], moved[len(x) :], follow(place), follow(outline)
-
-
-def morph(a: tuple, b: tuple, share: float) -> tuple:
-    """A pair between two pairs: both are warped to the landmarks between theirs, and blended [1]_.
-
-    Parameters
-    ----------
-    a, b : (inputs (C, S, S), target (3, S, S), points (478, 2) px)
-    share : float
-        Of `b`, in shape and in colour.
-
-    Returns
-    -------
-    The same of somebody between the two; `a` unchanged if a landmark is missing.
-
-    References
-    ----------
-    .. [1] T. Beier, S. Neely, Feature-based image metamorphosis, SIGGRAPH 1992.
-    """
-    from scipy.interpolate import LinearNDInterpolator
-
-    (x_a, y_a, points_a), (x_b, y_b, points_b) = a, b
-    if not (np.isfinite(points_a).all() and np.isfinite(points_b).all()):
-        return a
-    side = x_a.shape[-1]
-    # The frame stays where it is, and everything between it and the face is stretched.
-    frame = (-0.1, 0.5, 1.1)
-    edge = np.array([(i, j) for i in frame for j in frame if (i, j) != (0.5, 0.5)])
-    points = (1 - share) * points_a + share * points_b
-    corners = [np.vstack([p, side * edge]) for p in (points, points_a, points_b)]
-    whence = LinearNDInterpolator(corners[0], np.hstack(corners[1:]))
-    at = np.arange(2.0, side, 4.0)
-    field = whence(np.stack(np.meshgrid(at, at), -1)).astype(np.float32)
-    field = cv2.resize(field, (side, side), interpolation=cv2.INTER_LINEAR)
-    moved = []
-    for x, y, where in ((x_a, y_a, field[..., :2]), (x_b, y_b, field[..., 2:])):
-        grid = torch.from_numpy(2 * where / side - 1)[None]
-        both = torch.cat([x, y])[None]
-        moved.append(F.grid_sample(both, grid, "bilinear", "border", align_corners=False)[0])
-    mixed = torch.lerp(*moved, share)
-    return mixed[: len(x_a)], mixed[len(x_a) :], points
-
-
 def _face_sizes(pairs: dict[str, np.ndarray]) -> np.ndarray:
     """(N,) widths of the faces in the simulated clips, px; 0 where nothing is said of them."""
     if "info" not in pairs:
         return np.zeros(len(pairs["target"]))
     return np.array([float(json.loads(str(text)).get("face_px", 0)) for text in pairs["info"]])
-
-
-def _vary_tones(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator):
-    """The same change of brightness, contrast and colour for picture, reference and target."""
-    gain = float(np.exp(rng.normal(0, 0.12))) * np.exp(rng.normal(0, 0.03, 3))
-    offset = rng.normal(0, 0.05)
-    gain = torch.from_numpy(gain.astype(np.float32)).view(3, 1, 1)
-    x = x.clone()
-    for part in (slice(0, 3), slice(3, 6)):
-        x[part] = (x[part] * gain + offset).clamp(-1, 1)
-    return x, (y * gain + offset).clamp(-1, 1)
 
 
 def _psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:

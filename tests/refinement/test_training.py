@@ -7,8 +7,9 @@ import torch
 from refinement_scenes import make_pairs
 
 from recon3d.errors import InputError
+from recon3d.refinement.augmentation import disturb, morph, mosaic, warp
 from recon3d.refinement.settings import TrainingSettings
-from recon3d.refinement.training import Trainer, _warp, morph, train
+from recon3d.refinement.training import Trainer, train
 
 FAST = dict(
     widths=(8, 12),
@@ -155,7 +156,7 @@ def test_warps_take_points_along(pairs, tmp_path):
     for x, y in points.astype(int):
         picture[0, y - 2 : y + 3, x - 2 : x + 3] = 1
     for seed in range(5):
-        x, y, place, outline = _warp(
+        x, y, place, outline = warp(
             picture, picture, points, points, 4.0, np.random.default_rng(seed)
         )
         assert torch.equal(x, y) and np.array_equal(place, outline)
@@ -198,10 +199,63 @@ def test_a_morph_lies_between_two_faces():
 
 def test_morphs_follow_the_seed_and_may_be_left_out(pairs, tmp_path):
     with_morphs, again, without = (
-        Trainer(*pairs, tmp_path, TrainingSettings(**FAST | {"morph": m})) for m in (1, 1, 0)
+        Trainer(*pairs, tmp_path, TrainingSettings(**FAST | {"morph": m, "mosaic": 1 - m}))
+        for m in (1, 1, 0)
     )
     assert torch.equal(with_morphs.batch(3)["inputs"], again.batch(3)["inputs"])
     assert not torch.equal(with_morphs.batch(3)["target"], without.batch(3)["target"])
+
+
+def test_a_mosaic_has_the_features_of_both_and_stays_sharp(pairs):
+    points = pairs[0]["points"][0].astype(float)
+    stripes = ((torch.arange(256) // 4) % 2).float()
+    people = []
+    for picture in (stripes.expand(256, 256), stripes[:, None].expand(256, 256)):
+        inputs = torch.ones(15, 256, 256)
+        inputs[:3] = picture - 0.5
+        people.append((inputs, inputs[:3].clone(), points))
+    shares = []
+    for seed in range(8):
+        x, y, where = mosaic(*people, np.random.default_rng(seed))
+        np.testing.assert_allclose(where, points)
+        assert torch.equal(x[:3], y)
+        of_a, of_b = ((x[0] - p[0][0]).abs() < 0.1 for p in people)
+        # What is neither is a border, and borders are narrow.
+        assert (of_a | of_b).float().mean() > 0.8
+        shares.append(float((of_b & ~of_a).sum() / (of_a ^ of_b).sum()))
+    assert min(shares) < 0.35 and max(shares) > 0.65
+    lost = points.copy()
+    lost[5] = np.nan
+    assert torch.equal(
+        mosaic(people[0], (*people[1][:2], lost), np.random.default_rng(0))[0], people[0][0]
+    )
+
+
+def test_a_mosaic_has_the_tones_of_the_first():
+    points = np.random.default_rng(4).uniform(60, 190, (478, 2))
+    ramp = torch.linspace(-1, 1, 256).expand(256, 256)
+    pairs = []
+    for mean, spread in ((0.1, 0.3), (-0.2, 0.2)):
+        inputs = torch.ones(15, 256, 256)
+        inputs[:3] = mean + spread * ramp
+        pairs.append((inputs, inputs[:3] + 0.05, points))
+    for seed in range(4):
+        x, y, _ = mosaic(*pairs, np.random.default_rng(seed))
+        assert (x[:3] - pairs[0][0][:3]).abs().max() < 0.01
+        assert (y - pairs[0][1]).abs().max() < 0.03
+
+
+def test_errors_of_the_picture_alone():
+    x = torch.zeros(15, 96, 96)
+    rng = np.random.default_rng(1)
+    disturbed = torch.stack([disturb(x, 3.0, rng) for _ in range(20)])
+    assert torch.equal(disturbed[:, 3:], x[3:].expand(20, -1, -1, -1))
+    # Luma and chroma together, each of at most three of 255; the weights of a channel are normal.
+    spread = 127.5 * disturbed[:, :3].std((2, 3))
+    assert 0.8 < spread.mean() < 4
+    assert torch.equal(
+        disturb(x, 3.0, np.random.default_rng(7)), disturb(x, 3.0, np.random.default_rng(7))
+    )
 
 
 def test_begins_with_earlier_weights(pairs, tmp_path):
