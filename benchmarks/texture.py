@@ -38,6 +38,8 @@ from recon3d.frontal.deviation import predicted_deviation
 from recon3d.media import iterate_frames, open_inputs
 from recon3d.morphable import load_model
 from recon3d.progress import Reporter
+from recon3d.refinement import load_refiner
+from recon3d.refinement.refine import refine_frontal
 from recon3d.state import load_state, save_state
 from recon3d.texturing import TexturingSettings, fuse_texture, plain_average
 from recon3d.tracking import track_faces
@@ -128,6 +130,11 @@ def own_model(name: str = "recon3d"):
     return load_model(name)
 
 
+@functools.cache
+def shipped_refiner():
+    return load_refiner()
+
+
 def fitted(case, out: Path):
     """Track and fit of a clip, as the main job leaves them; made once."""
     path, key = out / "fits" / f"{case.name}.npz", FittingSettings().model_dump_json() + "settled"
@@ -167,27 +174,31 @@ def measure(case, subject, variant: str, out: Path, describe, ict) -> None:
 
 
 def keep_errors(path: Path, fit, texture, view, truth) -> None:
-    """Error of luma at the pixels that are scored, and what is known about each.
-
-    Kept apart from the scores so that coefficients can change without the pictures.
-    """
-    sources = frontal_error_sources(fit, texture, view)
+    """Error of the fused view's luma at the pixels that are scored, and what is said of each:
+    evidence and deviation as fusion has them, and after the refiner."""
+    law = predicted_deviation(
+        frontal_error_sources(fit, texture, view), FrontalSettings().error_coefficients
+    )
+    # As the main job writes them: the refiner's doubt of the fused view is counted.
+    judged = refine_frontal(view, shipped_refiner())
     height, width = view.face_mask.shape
     y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
     at = np.dstack([x / width, y / height])
-    maps = np.dstack([view.evidence.astype(np.float32) / 255, view.face_mask, at, sources])
+    before, after = (v.evidence.astype(np.float32) / 255 for v in (view, judged))
+    maps = np.dstack([view.face_mask, at, before, law, after, judged.sigma])
     found = picture_error(view.raw, truth, maps)
     if found is None:
         return
     error, maps = found
-    drawn = truth.mask & (maps[..., 3] > 0.99)
+    drawn = truth.mask & (maps[..., 0] > 0.99)
+    maps = maps[drawn]
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         path,
         error=error[drawn].astype(np.float32),
-        evidence=maps[drawn][:, :3].astype(np.float16),
-        at=maps[drawn][:, 4:6].astype(np.float32),
-        sources=maps[drawn][:, 6:].astype(np.float32),
+        at=maps[:, 1:3],
+        before=maps[:, 3:7],
+        after=maps[:, 7:11],
     )
 
 
@@ -200,20 +211,18 @@ def evidence_scores(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     with np.load(path) as z:
-        error, evidence, sources = (
-            np.abs(z["error"]),
-            z["evidence"].astype(np.float32),
-            z["sources"],
-        )
-    support, resolution, generated = evidence.T
-    sigma = predicted_deviation(sources, FrontalSettings().error_coefficients)
-    used = generated < 0.5
+        error, before, after = (z[k].astype(np.float32) for k in ("error", "before", "after"))
+    error = np.abs(error)
+    support, resolution, generated, sigma = after.T
+    used = before[:, 2] < 0.5
     e, s = error[used], np.maximum(sigma[used], 1e-6)
     return {
         "auc_evidence": auc(-support, error),
+        "auc_before": auc(-before[:, 0], error),
         "auc_product": auc(-support * resolution * (1 - generated), error),
         "auc_sigma": auc(sigma, error),
         "spearman": float(pd.Series(e).corr(pd.Series(s), method="spearman")),
+        "spearman_before": float(pd.Series(e).corr(pd.Series(before[used, 3]), method="spearman")),
         "inside1": float((e <= s).mean()),
         "inside2": float((e <= 2 * s).mean()),
     }
@@ -307,7 +316,8 @@ def report(frame: pd.DataFrame, speed: dict) -> str:
         "shape, cameras and expressions:",
         solver_table(frame),
         "Evidence and predicted deviation against the error of luma, pixels of the frontal view "
-        "inside the truth's mask (deviation: of observed pixels):",
+        "inside the truth's mask (deviation: of observed pixels), as the main job writes them, and "
+        "as fusion has them before the refiner's doubt is counted:",
         evidence_table(frame),
         "\n".join(verdicts(frame, speed)),
     ]
@@ -356,10 +366,12 @@ def solver_table(frame: pd.DataFrame) -> str:
 
 EVIDENCE = (
     ("spearman", "Spearman", 2),
+    ("spearman_before", "before the refiner", 2),
     ("inside1", "inside 1 sigma", 2),
     ("inside2", "inside 2 sigma", 2),
     ("auc_sigma", "AUC of sigma", 2),
     ("auc_evidence", "AUC of evidence.png's red", 2),
+    ("auc_before", "before the refiner", 2),
     ("auc_product", "AUC of red x green x (1 - blue)", 2),
 )
 
@@ -455,9 +467,14 @@ def verdicts(frame: pd.DataFrame, speed: dict) -> list[str]:
         ]
     if "auc_evidence" in part:
         value = part["auc_evidence"].mean()
-        sigma, product = (part[k].mean() for k in ("auc_sigma", "auc_product"))
-        text = f"evidence.png's red picks out the worst fifth with an AUC of {value:.2f}"
-        also = f"sigma itself {sigma:.2f}; the product of the channels {product:.2f}"
+        sigma, before, product = (
+            part[k].mean() for k in ("auc_sigma", "auc_before", "auc_product")
+        )
+        text = f"evidence.png's red picks out the worst fifth with an AUC of {value:.3f}"
+        also = (
+            f"sigma itself {sigma:.2f}; without the refiner's doubt {before:.2f}; the product of "
+            f"the channels {product:.2f}"
+        )
         checks.append((f"{text} (wanted 0.75; {also})", value >= 0.75))
     for key, text in (("seam_charts", "chart borders"), ("seam_filled", "the border of the seen")):
         if key in part and part[key].notna().any():

@@ -10,6 +10,7 @@ import numpy as np
 
 from recon3d.colour import to_uint8
 from recon3d.errors import Recon3DError
+from recon3d.refinement.doubt import doubted_support, fused_deviation
 from recon3d.refinement.projection import added_share, observed_residual, project_on_evidence
 from recon3d.refinement.refiners import Refiner
 from recon3d.refinement.settings import RefinementSettings
@@ -40,18 +41,23 @@ def refine_frontal(
     -------
     FrontalView
         With a new ``image``, ``uncertainty``, and the refiner's additions counted in ``evidence``
-        and ``generated_share``; ``raw`` stays. ``info["refiner"]`` says what was done.
+        and ``generated_share``; ``raw`` stays. Where the refiner says how sure it is, its doubt of
+        the fused view is counted in ``sigma`` and in the support, the evidence's red.
+        ``info["refiner"]`` says what was done.
     """
     settings = settings or RefinementSettings()
     start = time.perf_counter()
-    made, sigma = refiner(view)
+    changed, sigma = refiner(view)
     raw = view.raw.astype(np.float32)
-    made = raw + settings.strength * (made - raw)
+    made = raw + settings.strength * (changed - raw)
     if settings.project:
         made = project_on_evidence(made, view.raw, view.evidence, settings.residual_255)
     picture, drift, blend = _gate(view, made, settings, embedder)
     share = added_share(picture, view.raw)
-    evidence = view.evidence.copy()
+    evidence, deviation = view.evidence.copy(), view.sigma
+    if sigma is not None and view.sigma is not None:
+        deviation = fused_deviation(view, changed, sigma)
+        evidence[..., 0] = doubted_support(evidence[..., 0], view.sigma, deviation)
     observed = 1 - evidence[..., 2].astype(np.float32) / 255
     evidence[..., 2] = to_uint8(1 - observed * (1 - share))
     inside = view.face_mask
@@ -78,6 +84,7 @@ def refine_frontal(
         image=picture,
         evidence=evidence,
         uncertainty=sigma,
+        sigma=deviation,
         generated_share=generated,
         info={**view.info, "refiner": info},
     )
