@@ -132,22 +132,22 @@ def rendered_head(image: np.ndarray, model, rng: np.random.Generator):
     return simulate_head(image, points, model, model, rng)
 
 
-def simulated(photos: Path, out: Path, count: int, make, move) -> list[tuple]:
+def simulated(photos: Path, out: Path, count: int, make, move, seed: int = SEED) -> list[tuple]:
     """Fused views of validation people with their true pictures."""
     model = load_model("recon3d")
     names = photo_names(photos, "val")
-    wanted = [names[k] for k in np.random.default_rng(SEED).permutation(len(names))]
+    wanted = [names[k] for k in np.random.default_rng(seed).permutation(len(names))]
     images = {n: i for n, i in read_photos(photos) if n in set(wanted)}
     found = []
     for number, name in enumerate(wanted):
         if len(found) == count:
             break
         path = out / f"{Path(name).stem}.npz"
-        key = f"{SEED} {number} {model.name}"
+        key = f"{seed} {number} {model.name}"
         kept = load_state(path, key, lambda _: model)
         if kept is None:
             try:
-                pair = make(images[name], model, np.random.default_rng([SEED, number]))
+                pair = make(images[name], model, np.random.default_rng([seed, number]))
             except Recon3DError:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)

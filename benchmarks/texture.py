@@ -176,16 +176,15 @@ def measure(case, subject, variant: str, out: Path, describe, ict) -> None:
 def keep_errors(path: Path, fit, texture, view, truth) -> None:
     """Error of the fused view's luma at the pixels that are scored, and what is said of each:
     evidence and deviation as fusion has them, and after the refiner."""
-    law = predicted_deviation(
-        frontal_error_sources(fit, texture, view), FrontalSettings().error_coefficients
-    )
+    sources = frontal_error_sources(fit, texture, view)
+    law = predicted_deviation(sources, FrontalSettings().error_coefficients)
     # As the main job writes them: the refiner's doubt of the fused view is counted.
     judged = refine_frontal(view, shipped_refiner())
     height, width = view.face_mask.shape
     y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
     at = np.dstack([x / width, y / height])
     before, after = (v.evidence.astype(np.float32) / 255 for v in (view, judged))
-    maps = np.dstack([view.face_mask, at, before, law, after, judged.sigma])
+    maps = np.dstack([view.face_mask, at, before, law, after, judged.sigma, sources])
     found = picture_error(view.raw, truth, maps)
     if found is None:
         return
@@ -199,6 +198,7 @@ def keep_errors(path: Path, fit, texture, view, truth) -> None:
         at=maps[:, 1:3],
         before=maps[:, 3:7],
         after=maps[:, 7:11],
+        sources=maps[:, 11:],
     )
 
 

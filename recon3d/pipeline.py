@@ -284,7 +284,8 @@ class _Job:
         s, settled = self.settings, None
         moved = settle(fit, texture, s.frontal)
         if moved is not None:
-            settled = fit, texture = moved, fuse_texture(track, moved, s.texturing)
+            texture = fuse_texture(track, moved, s.texturing, progress=move)
+            settled = fit, texture = moved, texture
         return settled, render_frontal(track, fit, texture, s.frontal, progress=move)
 
     def _unrefined(self) -> dict:

@@ -91,8 +91,8 @@ def error_sources(
     luma = raw.astype(np.float32) @ _LUMA
     maps = {
         "floor": np.ones_like(luma),
-        "detail": np.log(_gradient(luma, 1.0) + 0.5),
-        "coarse": np.log(_gradient(luma, COARSE) + 0.25),
+        "detail": np.log(luma_gradient(luma, 1.0) + 0.5),
+        "coarse": np.log(luma_gradient(luma, COARSE) + 0.25),
         "noise": np.log(np.clip(noise, 0.01, 1)),
         "bright": np.log(luma + 10),
         "place": place_prior(luma.shape),
@@ -238,7 +238,8 @@ def learn_place(over: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.clip(np.round(log / PLACE_STEP), 0, 255).astype(np.uint8)
 
 
-def _gradient(luma: np.ndarray, sigma: float) -> np.ndarray:
+def luma_gradient(luma: np.ndarray, sigma: float) -> np.ndarray:
+    """(H, W) gradient a pixel of a picture smoothed by `sigma`, RMS over its surroundings."""
     smooth = cv2.GaussianBlur(luma, (0, 0), sigma)
     gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
     gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)

@@ -1,14 +1,16 @@
 """What the refiner's network thinks of the fused view.
 
 Fusion predicts its own errors from what it can see of itself: detail, noise, place. It cannot see
-that a nose is none. A network that has met many people can; three estimates of the variance of the
-fused view's error come together,
+that a nose is none. A network that has met many people can. Three estimates of the variance of the
+fused view's error come together: fusion's own, the network's, and what the network would change
+nearby. Each is about the size of the error, and they err at different places. And where the
+network sees detail there is more to get wrong than the blurred picture shows:
 
-    sigma'^2 = (sigma_fusion^2 + sigma_network^2 + G * (made - fused)^2) / 2,
+    log sigma' = c_0 + c_1 log sqrt((sigma_fusion^2 + sigma_network^2 + G * change^2) / 3)
+                 + c_2 log(|grad made| + 1/4),    c_1, c_2 >= 0,
 
-the last being what the network would change, smoothed by a Gaussian G. Each alone is about the
-size of the error and says least where it is wrong most; half of their sum is the size again, on
-clips of people that neither fusion's law nor the network was learned on.
+with a Gaussian G. The coefficients are learned on people that the network was not trained on
+(``benchmarks/doubt.py``) and kept in `RefinementSettings`.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ import cv2
 import numpy as np
 
 from recon3d.colour import to_uint8
-from recon3d.frontal.deviation import UNSEEN_DEVIATION
+from recon3d.frontal.deviation import UNSEEN_DEVIATION, luma_gradient, predicted_deviation
 from recon3d.types import FrontalView
 
+OPINIONS = ("floor", "together", "detail")
+"""What the coefficients belong to, in order; `opinions` says what each is."""
 NEAR = 8.0 / 512
 """Reach within which a change is a sign of doubt, standard deviation, share of the side."""
-SHARE = 0.5
-"""Of the sum of the three variances; set on 43 clips of people that no law was learned on."""
+DETAIL = 2.0
+"""Standard deviation of the smoothing before the gradient, px."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def fused_deviation(view: FrontalView, made: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Deviation of the fused view's luma, the network's opinion counted.
+def opinions(view: FrontalView, made: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """What is said of the fused view's error, as terms of the logarithm of its deviation.
 
     Parameters
     ----------
@@ -42,12 +46,37 @@ def fused_deviation(view: FrontalView, made: np.ndarray, sigma: np.ndarray) -> n
 
     Returns
     -------
+    (H, W, K) float32, of `OPINIONS`
+        ``floor``: one; ``together``: log root mean of the three variances; ``detail``: log gradient
+        of what the network makes.
+    """
+    change = np.asarray(made - view.raw, np.float32) @ _LUMA
+    near = cv2.GaussianBlur(change**2, (0, 0), NEAR * len(change))
+    variance = (view.sigma**2 + sigma**2 + near) / 3
+    maps = {
+        "floor": np.ones_like(change),
+        "together": 0.5 * np.log(variance + 0.01),
+        "detail": np.log(luma_gradient(np.asarray(made, np.float32) @ _LUMA, DETAIL) + 0.25),
+    }
+    return np.stack([maps[name] for name in OPINIONS], axis=-1).astype(np.float32)
+
+
+def fused_deviation(
+    view: FrontalView, made: np.ndarray, sigma: np.ndarray, coefficients: tuple[float, ...]
+) -> np.ndarray:
+    """Deviation of the fused view's luma, the network's opinion counted.
+
+    Parameters
+    ----------
+    view, made, sigma
+        As of `opinions`.
+    coefficients : (K,) of `OPINIONS`
+
+    Returns
+    -------
     (H, W) float32, levels of 255; beside the face as it was
     """
-    change = (made - view.raw) @ _LUMA
-    near = NEAR * len(change)
-    total = view.sigma**2 + sigma**2 + cv2.GaussianBlur(change**2, (0, 0), near)
-    doubted = np.sqrt(SHARE * total)
+    doubted = predicted_deviation(opinions(view, made, sigma), coefficients)
     return (view.sigma + view.face_mask * (doubted - view.sigma)).astype(np.float32)
 
 

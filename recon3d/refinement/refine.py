@@ -56,7 +56,7 @@ def refine_frontal(
     share = added_share(picture, view.raw)
     evidence, deviation = view.evidence.copy(), view.sigma
     if sigma is not None and view.sigma is not None:
-        deviation = fused_deviation(view, changed, sigma)
+        deviation = fused_deviation(view, changed, sigma, settings.doubt_coefficients)
         evidence[..., 0] = doubted_support(evidence[..., 0], view.sigma, deviation)
     observed = 1 - evidence[..., 2].astype(np.float32) / 255
     evidence[..., 2] = to_uint8(1 - observed * (1 - share))

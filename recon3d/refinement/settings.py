@@ -39,6 +39,11 @@ class RefinementSettings(BaseModel):
         description="Distance of face descriptors between fused and refined view beyond which the "
         "refinement is blended back; 0.6 is usually another person.",
     )
+    doubt_coefficients: tuple[float, float, float] = Field(
+        (0.13, 0.76, 0.28),
+        description="How far the fused view is taken to be wrong, the refiner's opinion counted: "
+        "exponents, see recon3d.refinement.doubt. Learned with the shipped weights.",
+    )
     licence: str = Field(
         "unknown",
         description="Licence of a refiner of your own, for the ledger: an SPDX identifier.",
