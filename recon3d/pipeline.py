@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from recon3d.progress import Reporter
 from recon3d.settings import RunSettings
 from recon3d.state import load_state, save_state
 from recon3d.types import FaceFit, FaceModel, FaceTexture, FaceTrack, FrontalView, Reconstruction
+
+if TYPE_CHECKING:
+    from recon3d.refinement.refiners import Refiner
 
 STAGES = ("tracking", "fitting", "texturing", "frontal", "refinement", "exporting")
 SCHEMA_VERSION = 1
@@ -232,7 +236,7 @@ class _Job:
             "frontal",
             track.id,
             self._fingerprint("frontal"),
-            lambda move: self._portray(track, fit, texture, move),
+            lambda move: portray(track, fit, texture, s, self.refiner, move),
             suffix,
         )
         fit, texture = settled or (fit, texture)
@@ -273,20 +277,6 @@ class _Job:
         self.tracks.append(entry)
         self.write_manifest("running")
         return made
-
-    def _portray(
-        self, track: FaceTrack, fit: FaceFit, texture: FaceTexture, move: Callable
-    ) -> tuple[tuple[FaceFit, FaceTexture] | None, FrontalView]:
-        """The frontal view, and fit and texture where the mesh had to be moved for it."""
-        from recon3d.frontal import render_frontal, settle
-        from recon3d.texturing import fuse_texture
-
-        s, settled = self.settings, None
-        moved = settle(fit, texture, s.frontal)
-        if moved is not None:
-            texture = fuse_texture(track, moved, s.texturing, progress=move)
-            settled = fit, texture = moved, texture
-        return settled, render_frontal(track, fit, texture, s.frontal, progress=move)
 
     def _unrefined(self) -> dict:
         why = "no weights in assets/refiner: train some or give --refiner PATH"
@@ -349,7 +339,7 @@ class _Job:
             "embedder": self.embedder is not None,
             "settings": {k: chosen[k] for k in kept if k in chosen},
         }
-        if stage == "refinement":
+        if stage == "refinement" or (stage == "frontal" and _looks_through(self.refiner)):
             parts["refiner"] = self.refiner.licence.as_dict() | {"sha256": self.refiner.sha256}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -501,6 +491,61 @@ def _optional_embedder(warnings: list[str]):
     except BackendUnavailable as error:
         warnings.append(str(error))
         return None
+
+
+def portray(
+    track: FaceTrack,
+    fit: FaceFit,
+    texture: FaceTexture,
+    settings: RunSettings,
+    refiner: Refiner | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> tuple[tuple[FaceFit, FaceTexture] | None, FrontalView]:
+    """The frontal view, the mesh settled where the face is seen.
+
+    Parameters
+    ----------
+    track : FaceTrack
+    fit : FaceFit
+    texture : FaceTexture
+        Fused from the track by that fit.
+    settings : RunSettings
+    refiner : Refiner, optional
+        The project's own: its picture of the fused view tells more exactly where features are.
+        Others may draw a face anywhere, and are not asked.
+    progress : callable, optional
+
+    Returns
+    -------
+    settled : (FaceFit, FaceTexture) or None
+        Where the mesh had to be moved, and what was fused by that.
+    view : FrontalView
+        Not refined.
+    """
+    from recon3d.frontal import render_frontal, settle
+    from recon3d.texturing import fuse_texture
+
+    s, settled = settings.frontal, None
+
+    def fused_again(moved: FaceFit) -> tuple[FaceFit, FaceTexture]:
+        return moved, fuse_texture(track, moved, settings.texturing, progress=progress)
+
+    moved = settle(fit, texture, s)
+    if moved is not None:
+        settled = fit, texture = fused_again(moved)
+    view = render_frontal(track, fit, texture, s, progress=progress)
+    if s.settle and _looks_through(refiner):
+        picture = np.clip(np.round(refiner(view)[0]), 0, 255).astype(np.uint8)
+        moved = settle(fit, texture, s, (view, picture))
+        if moved is not None:
+            settled = fit, texture = fused_again(moved)
+            view = render_frontal(track, fit, texture, s, progress=progress)
+    return settled, view
+
+
+def _looks_through(refiner: Refiner | None) -> bool:
+    """Whether the place of the mesh is judged in the refiner's picture."""
+    return refiner is not None and refiner.kind == "recon3d"
 
 
 def _optional_refiner(settings: RunSettings, warnings: list[str]):

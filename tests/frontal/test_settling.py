@@ -9,10 +9,10 @@ from recon3d import pipeline
 from recon3d.assets import asset_path
 from recon3d.fitting import DenseSettings, FittingSettings, fit_track, shifted
 from recon3d.fitting.visibility import surface_points
-from recon3d.frontal import FrontalSettings, frontal_camera, settle
+from recon3d.frontal import FrontalSettings, frontal_camera, render_frontal, settle
 from recon3d.frontal.camera import SIZE, landmark_points
 from recon3d.frontal.levelling import Sight
-from recon3d.frontal.settling import CERTAIN, CHANCE, FARTHEST, FEATURES, slide_of
+from recon3d.frontal.settling import FARTHEST, FEATURES, FUSED, REFINED, slide_of
 from recon3d.geometry import project
 from recon3d.media import iterate_frames, open_inputs
 from recon3d.morphable import load_model
@@ -59,10 +59,10 @@ def test_features_come_to_where_they_are_seen(model):
 @pytest.mark.parametrize(
     ("far", "apart", "share"),
     [
-        (0.9 * CHANCE, 1.0, 0.0),
-        (0.5 * (CHANCE + CERTAIN), 1.0, 0.5),
-        (1.1 * CERTAIN, 1.0, 1.0),
-        (1.1 * CERTAIN, 0.7 * CERTAIN * SIZE, 0.0),
+        (0.9 * FUSED.chance, 1.0, 0.0),
+        (0.5 * sum(FUSED), 1.0, 0.5),
+        (1.1 * FUSED.certain, 1.0, 1.0),
+        (1.1 * FUSED.certain, 0.7 * FUSED.certain * SIZE, 0.0),
         (1.1 * FARTHEST, 1.0, 0.0),
     ],
 )
@@ -72,6 +72,16 @@ def test_chance_and_contradiction_move_nothing(model, far, apart, share):
     moved = project(points + slide.shift_mm, camera.K, camera.R, camera.t)
     own = project(points, camera.K, camera.R, camera.t)
     assert (moved - own)[FEATURES, 1].mean() / SIZE == pytest.approx(share * far, abs=5e-4)
+
+
+def test_in_a_refined_picture_less_is_believed(model):
+    points, camera, _, sight = looked(model, (0.0, 0.5 * sum(REFINED)))
+    assert not slide_of(sight, points, camera).shift_mm.any()
+    slide = slide_of(sight, points, camera, REFINED)
+    moved = project(points + slide.shift_mm, camera.K, camera.R, camera.t)
+    own = project(points, camera.K, camera.R, camera.t)
+    shown = (moved - own)[FEATURES, 1].mean() / SIZE
+    assert shown == pytest.approx(0.25 * sum(REFINED), abs=2e-4)
 
 
 def test_residuals_move_with_the_head(demo):
@@ -103,10 +113,55 @@ def test_a_slid_mesh_is_put_back(demo):
     left = slid + found.info["settled_mm"]
     assert np.linalg.norm(left) < 0.3 * np.linalg.norm(slid)
     assert "settled_mm" not in wrong.info
-    assert np.linalg.norm(found.info["settled_seen"]) > CERTAIN
+    # Looked at once more, in a picture where everything is 2 % lower: both movements are told.
     np.testing.assert_allclose(
         found.t, wrong.t + wrong.R @ np.array(found.info["settled_mm"]), atol=0.02
     )
+    texture = fuse_texture(track, found, SEEN)
+    view = render_frontal(track, found, texture, FrontalSettings(surroundings=False, level=False))
+    lower = np.roll(view.raw, 10, axis=0)
+    again = settle(found, texture, None, (view, lower))
+    assert again.info["settled_seen"][1] > REFINED.certain
+    assert again.info["settled_mm"][1] < found.info["settled_mm"][1] - 2
+    assert np.linalg.norm(found.info["settled_seen"]) > FUSED.certain
+
+
+class _Clear:
+    """A refiner that leaves the picture as it is."""
+
+    def __init__(self, kind):
+        self.kind, self.asked = kind, 0
+
+    def __call__(self, view):
+        self.asked += 1
+        return view.raw.astype(np.float32), None
+
+
+def test_only_the_own_refiner_is_asked_where_the_face_is(demo, monkeypatch):
+    track, fit = demo
+    settings = load_settings(
+        None, ["texturing.size=256", "texturing.max_views=4", "frontal.surroundings=false"]
+    )
+    texture = fuse_texture(track, fit, settings.texturing)
+    looks = []
+
+    def look(fit, texture, settings, refined=None):
+        looks.append(refined)
+        return None if refined is None else shifted(fit, [0.0, 1.0, 0.0])
+
+    monkeypatch.setattr("recon3d.frontal.settling.settle", look)
+    own, other = _Clear("recon3d"), _Clear("onnx")
+    settled, view = pipeline.portray(track, fit, texture, settings, own)
+    assert own.asked == 1 and len(looks) == 2
+    assert (looks[1][1] == looks[1][0].raw).all()
+    np.testing.assert_allclose(settled[0].t, fit.t + fit.R @ [0.0, 1.0, 0.0])
+    assert not np.array_equal(view.raw, looks[1][0].raw)
+    assert pipeline.portray(track, fit, texture, settings, other)[0] is None
+    assert other.asked == 0
+    off = settings.model_copy(
+        update={"frontal": settings.frontal.model_copy(update={"settle": False})}
+    )
+    assert pipeline.portray(track, fit, texture, off, own)[0] is None and own.asked == 1
 
 
 def test_a_run_goes_on_with_the_moved_mesh(demo, tmp_path, monkeypatch):
