@@ -71,13 +71,13 @@ def main() -> None:
     parser.add_argument("--no-page", action="store_true", help="leave docs/RESULTS.md alone")
     a = parser.parse_args()
     reporter = Reporter()
+    path = a.refiner or load_refiner().path
     with reporter.stage("people") as move:
         people = simulated(a.photos, a.out / "people", a.people, turned_photo, move)
     with reporter.stage("heads") as move:
         heads = simulated(a.photos, a.out / "heads", a.heads, rendered_head, move)
     with reporter.stage("clips") as move:
-        clips = clip_views(a.data, a.out, move)
-    path = a.refiner or load_refiner().path
+        clips = clip_views(a.data, a.out, OwnRefiner(path), move)
     variants = make_variants(path)
     describe = load_descriptor()
     rows, panels = [], {}
@@ -166,15 +166,18 @@ def simulated(photos: Path, out: Path, count: int, make, move, seed: int = SEED)
     return found
 
 
-def clip_views(data: Path, out: Path, move) -> list[tuple]:
-    """Fused views of the benchmark's clips with their true pictures."""
+def clip_views(data: Path, out: Path, refiner: OwnRefiner, move) -> list[tuple]:
+    """Fused views of the benchmark's clips, as the main job with that refiner makes them, with
+    their true pictures."""
     benchmark = read_benchmark(data)
-    settings = load_settings(None, None, refine=False, max_tracks=1)
+    settings = load_settings(None, ["frontal.settle=false"], refine=False, max_tracks=1)
+    as_run = load_settings()
     found = []
     for number, case in enumerate(benchmark.cases):
         folder = out / "clips" / case.name
         result = pipeline.run([str(case.clip)], folder, settings, resume=True, keep=True)
-        view = result.reconstructions[0].frontal
+        made = result.reconstructions[0]
+        _, view = pipeline.portray(made.track, made.fit, made.texture, as_run, refiner)
         found.append((case.name, case.condition, view, benchmark.subjects[case.subject].picture))
         move(number + 1, len(benchmark.cases))
     return found

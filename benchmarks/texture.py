@@ -30,16 +30,18 @@ import pandas as pd
 from results import PAGE, machine, markdown_table, write_section
 from truth import true_fit
 
+from recon3d import pipeline
 from recon3d.evaluation import load_descriptor, read_benchmark
 from recon3d.evaluation.metrics import picture_error, picture_metrics
 from recon3d.fitting import FittingSettings, fit_track
-from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal, settle
+from recon3d.frontal import FrontalSettings, frontal_error_sources, render_frontal
 from recon3d.frontal.deviation import predicted_deviation
 from recon3d.media import iterate_frames, open_inputs
 from recon3d.morphable import load_model
 from recon3d.progress import Reporter
 from recon3d.refinement import load_refiner
 from recon3d.refinement.refine import refine_frontal
+from recon3d.settings import load_settings
 from recon3d.state import load_state, save_state
 from recon3d.texturing import TexturingSettings, fuse_texture, plain_average
 from recon3d.tracking import track_faces
@@ -137,12 +139,15 @@ def shipped_refiner():
 
 def fitted(case, out: Path):
     """Track and fit of a clip, as the main job leaves them; made once."""
-    path, key = out / "fits" / f"{case.name}.npz", FittingSettings().model_dump_json() + "settled"
+    path, key = out / "fits" / f"{case.name}.npz", FittingSettings().model_dump_json() + "portrayed"
     kept = load_state(path, key, own_model)
     if kept is None:
         track = track_faces(iterate_frames(open_inputs([str(case.clip)]))).tracks[0]
         fit = fit_track(track, own_model(), FittingSettings())
-        kept = (track, settle(fit, fuse_texture(track, fit, settings_of(FULL))) or fit)
+        settings = load_settings()
+        texture = fuse_texture(track, fit, settings.texturing)
+        settled, _ = pipeline.portray(track, fit, texture, settings, shipped_refiner())
+        kept = (track, settled[0] if settled else fit)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_state(path, kept, key)
     return kept
