@@ -20,7 +20,8 @@ class FrontalSettings(BaseModel):
     settle: bool = Field(
         True,
         description="Where the landmarker sees the features of the fused portrait clearly beside "
-        "the mesh's, move the mesh there and fuse again.",
+        "the mesh's, move the mesh there and fuse again; then look once more, in the shipped "
+        "refiner's picture of it.",
     )
     modelling: float = Field(
         0.25,
