@@ -39,23 +39,26 @@ class Doubt(NamedTuple):
         What says nothing: moving by less does as much harm as good.
     certain : float
         What is taken to be true as it is; between the two a part of it is.
+    apart : float
+        What picture and mirror image may have features apart, however near the mesh's are.
     """
 
     chance: float
     certain: float
+    apart: float
 
 
-FUSED = Doubt(0.015, 0.025)
+FUSED = Doubt(0.015, 0.025, 0.0)
 """In the fused portrait. Of meshes slid on purpose by 0.025 and up to twice as much, a third of the
 distance was left."""
-REFINED = Doubt(0.005, 0.009)
-"""In the refiner's picture. Where it saw more, surface points came nearer to the truth in three
-clips of four."""
+REFINED = Doubt(0.005, 0.009, 0.01)
+"""In the refiner's picture, which has features 0.002 to 0.009 from those of its mirror image. Where
+it shows them farther from the mesh's, surface points come nearer to the truth in most clips."""
 FARTHEST = 0.1
 """What is seen beyond this is something else than the face."""
 ALIKE = 0.5
-"""Picture and mirror image must have features nearer to each other than this share of the
-distance."""
+"""Picture and mirror image must have features nearer to each other than this share of the distance,
+or than `Doubt.apart`."""
 MADE_UP = 0.25
 """A portrait of whose features more than this share was mirrored or filled is no witness."""
 ROUNDS = 10
@@ -166,7 +169,7 @@ def slide_of(sight: Sight, points: np.ndarray, camera: Camera, doubt: Doubt = FU
     apart = np.median(sight.apart[used])
     seen = middle / SIZE
     share = np.clip((far / SIZE - doubt.chance) / (doubt.certain - doubt.chance), 0, 1)
-    if far / SIZE > FARTHEST or apart > ALIKE * far:
+    if far / SIZE > FARTHEST or apart > max(ALIKE * far, doubt.apart * SIZE):
         share = 0.0
     depth = (points[used] @ camera.R.T + camera.t)[:, 2].mean()
     in_camera = np.array([*middle, 0.0]) * depth / camera.K[0, 0]
