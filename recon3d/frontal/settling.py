@@ -29,7 +29,7 @@ from recon3d.tracking import TrackingSettings, load_landmarker
 from recon3d.types import Camera, FaceFit, FaceTexture, FrontalView
 
 
-class Doubt(NamedTuple):
+class Limits(NamedTuple):
     """Distances between the mesh's features and the ones seen, shares of the picture's width (the
     eyes are 0.28 apart).
 
@@ -48,17 +48,17 @@ class Doubt(NamedTuple):
     apart: float
 
 
-FUSED = Doubt(0.015, 0.025, 0.0)
+FUSED = Limits(0.015, 0.025, 0.0)
 """In the fused portrait. Of meshes slid on purpose by 0.025 and up to twice as much, a third of the
 distance was left."""
-REFINED = Doubt(0.005, 0.009, 0.01)
+REFINED = Limits(0.005, 0.009, 0.01)
 """In the refiner's picture, which has features 0.002 to 0.009 from those of its mirror image. Where
 it shows them farther from the mesh's, surface points come nearer to the truth in most clips."""
 FARTHEST = 0.1
 """What is seen beyond this is something else than the face."""
 ALIKE = 0.5
 """Picture and mirror image must have features nearer to each other than this share of the distance,
-or than `Doubt.apart`."""
+or than `Limits.apart`."""
 MADE_UP = 0.25
 """A portrait of whose features more than this share was mirrored or filled is no witness."""
 ROUNDS = 10
@@ -140,7 +140,7 @@ def settle(
     return moved
 
 
-def slide_of(sight: Sight, points: np.ndarray, camera: Camera, doubt: Doubt = FUSED) -> Slide:
+def slide_of(sight: Sight, points: np.ndarray, camera: Camera, limits: Limits = FUSED) -> Slide:
     """What a look at the portrait says about the place of the mesh.
 
     Parameters
@@ -150,7 +150,7 @@ def slide_of(sight: Sight, points: np.ndarray, camera: Camera, doubt: Doubt = FU
         The mesh's landmarks, model axes; NaN where it has none.
     camera : Camera
         Of the portrait.
-    doubt : Doubt
+    limits : Limits
 
     Returns
     -------
@@ -168,8 +168,8 @@ def slide_of(sight: Sight, points: np.ndarray, camera: Camera, doubt: Doubt = FU
     far = np.linalg.norm(middle)
     apart = np.median(sight.apart[used])
     seen = middle / SIZE
-    share = np.clip((far / SIZE - doubt.chance) / (doubt.certain - doubt.chance), 0, 1)
-    if far / SIZE > FARTHEST or apart > max(ALIKE * far, doubt.apart * SIZE):
+    share = np.clip((far / SIZE - limits.chance) / (limits.certain - limits.chance), 0, 1)
+    if far / SIZE > FARTHEST or apart > max(ALIKE * far, limits.apart * SIZE):
         share = 0.0
     depth = (points[used] @ camera.R.T + camera.t)[:, 2].mean()
     in_camera = np.array([*middle, 0.0]) * depth / camera.K[0, 0]
