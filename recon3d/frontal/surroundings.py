@@ -27,6 +27,8 @@ from recon3d.types import Camera, FaceFit, FaceTrack
 
 _DEPTH_MM = 20.0
 """What lies around a face is about so far before or behind where it is thought to be."""
+RIM = 12.0
+"""Width of the rim of the drawn surface over which its depth becomes that around it, px."""
 _TONE = 0.002
 """Added before the square root that makes noise about equal in bright and dark."""
 
@@ -52,13 +54,15 @@ class Surroundings:
     views: list[int]
 
 
-def continued_depth(zbuffer: np.ndarray, covered: np.ndarray) -> np.ndarray:
+def continued_depth(zbuffer: np.ndarray, covered: np.ndarray, rim: float = 1.0) -> np.ndarray:
     """Continue the depth of the drawn surface over the whole picture.
 
     Parameters
     ----------
     zbuffer : (H, W) mm
     covered : (H, W) bool
+    rim : float
+        Width of the surface's rim, px, over which its depth becomes the continued one.
 
     Returns
     -------
@@ -75,16 +79,20 @@ def continued_depth(zbuffer: np.ndarray, covered: np.ndarray) -> np.ndarray:
     known = (weight > 0.5).astype(np.float32)
     if known.sum() == 0:
         return np.full(zbuffer.shape, float(zbuffer[covered].mean()), np.float32)
-    rim = (known > 0) & (cv2.erode(known, np.ones((3, 3), np.uint8)) == 0)
-    plane = float(np.median(depth[rim]))
-    # Half a head's width from the rim the continuation has come down to the plane.
+    border = (known > 0) & (cv2.erode(known, np.ones((3, 3), np.uint8)) == 0)
+    plane = float(np.median(depth[border]))
+    # Half a head's width from its border the continuation has come down to the plane.
     distance = cv2.distanceTransform((known == 0).astype(np.uint8), cv2.DIST_L2, 5)
     far = np.clip(distance / (0.12 * size[0]), 0, 1)
     smooth = push_pull(depth[..., None], known)[..., 0]
     smooth = cv2.GaussianBlur(smooth, (0, 0), 2.0)
-    depth = np.where(known > 0, depth, (1 - far) * smooth + far * plane)
-    out = cv2.resize(depth, zbuffer.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.where(inner > 0, zbuffer, out).astype(np.float32)
+    around = cv2.resize(
+        (1 - far) * smooth + far * plane, zbuffer.shape[::-1], interpolation=cv2.INTER_LINEAR
+    )
+    # The surface falls away at its rim. A step there would show as a line: a turned frame shows
+    # something else on either side of it.
+    share = np.clip(cv2.distanceTransform(inner, cv2.DIST_L2, 5) / rim, 0, 1)
+    return (share * zbuffer + (1 - share) * around).astype(np.float32)
 
 
 def rank_views(track: FaceTrack, fit: FaceFit) -> np.ndarray:

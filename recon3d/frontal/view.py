@@ -16,7 +16,7 @@ from recon3d.frontal.deviation import determined_share, error_sources, predicted
 from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, broad_blur, push_pull
 from recon3d.frontal.settings import FrontalSettings
-from recon3d.frontal.surroundings import bring_surroundings, continued_depth
+from recon3d.frontal.surroundings import RIM, bring_surroundings, continued_depth
 from recon3d.frontal.tone import compress, neutral_gains
 from recon3d.geometry import project, transform, vertex_normals
 from recon3d.rendering.native import rasterise_numpy
@@ -91,7 +91,7 @@ def render_frontal(
     inside = _face_mask(surface)
     around = None
     if settings.surroundings:
-        depth = continued_depth(surface["depth"], surface["covered"])
+        depth = continued_depth(surface["depth"], surface["covered"], RIM)
         around = bring_surroundings(
             track,
             fit,

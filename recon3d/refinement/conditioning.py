@@ -30,6 +30,9 @@ CHANNELS = {
 GUIDES = ("reference", "evidence", "normals", "landmarks", "mask")
 """What the generator may be deprived of: it then sees the picture alone."""
 
+NO_NORMAL = 128
+"""Code of all three components where there is no surface."""
+
 _OPEN_LINES = (*BROWS, NOSE_BRIDGE, NOSE_BASE, *NOSE_WINGS)
 _CLOSED_LINES = (*LIDS, *LIPS)
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
@@ -79,7 +82,7 @@ def condition(view: FrontalView) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of (256, 256, C) uint8 by the names of `CHANNELS`; normals are coded as 128 + 127 n
+    dict of (256, 256, C) uint8 by the names of `CHANNELS`; normals are coded as `NO_NORMAL` + 127 n
     """
     small = (WORKING, WORKING)
 
@@ -87,7 +90,7 @@ def condition(view: FrontalView) -> dict[str, np.ndarray]:
         return cv2.resize(image, small, interpolation=cv2.INTER_AREA)
 
     reference = view.raw if view.reference is None else view.reference
-    normals = np.clip(128 + 127 * down(view.normals.astype(np.float32)), 0, 255)
+    normals = np.clip(NO_NORMAL + 127 * down(view.normals.astype(np.float32)), 0, 255)
     return {
         "picture": down(view.raw),
         "reference": down(reference),

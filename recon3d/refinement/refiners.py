@@ -23,6 +23,13 @@ from recon3d.types import FrontalView
 FFHQ_EYES = np.array([[192.98, 239.95], [318.90, 240.19]])
 """Where face restorers trained on FFHQ expect the eyes in a picture of 512 px."""
 
+_RIPPLE = 4.0
+"""Ripples are finer than this smoothing, standard deviation, px of the working size,"""
+_RIPPLES = 10
+"""within so many px of the outline,"""
+_ALONG = 16.0
+"""and alike along this stretch of it, standard deviation, px."""
+
 
 class Refiner(Protocol):
     """A refiner.
@@ -110,7 +117,7 @@ class OwnRefiner:
     def __call__(self, view: FrontalView) -> tuple[np.ndarray, np.ndarray | None]:
         import torch
 
-        from recon3d.refinement.conditioning import as_tensor, condition
+        from recon3d.refinement.conditioning import NO_NORMAL, as_tensor, condition
 
         inputs = condition(view)
         with torch.inference_mode():
@@ -122,9 +129,10 @@ class OwnRefiner:
         sigma = np.exp(0.5 * log_variance[0, 0].cpu().numpy()) * 127.5
         # Detail finer than the network's pixels stays that of the fused view.
         size = view.raw.shape[1::-1]
-        change = cv2.resize(
-            made - inputs["picture"].astype(np.float32), size, interpolation=cv2.INTER_CUBIC
-        )
+        change = made - inputs["picture"].astype(np.float32)
+        if "normals" not in self.without:
+            change = without_outline(change, (inputs["normals"] != NO_NORMAL).any(-1))
+        change = cv2.resize(change, size, interpolation=cv2.INTER_CUBIC)
         sigma = cv2.resize(sigma, size, interpolation=cv2.INTER_LINEAR)
         return (view.raw + change).astype(np.float32), sigma.astype(np.float32)
 
@@ -333,6 +341,40 @@ def load_refiner(
     raise InputError(
         f"{path}: not a refiner; known are .safetensors (recon3d), .onnx, and .pth through spandrel"
     )
+
+
+def without_outline(change: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """What the network changes, without the lines that it draws where its guides end.
+
+    The normals it sees end at the outline of the mesh, and convolutions answer to that edge with
+    ripples that nothing in the picture stands for. Along the outline they are much alike, and what
+    belongs to the picture is not: taken out is the mean of the fine changes at the same distance
+    from the outline.
+
+    Parameters
+    ----------
+    change : (S, S, 3) float32
+        At the network's working size.
+    covered : (S, S) bool
+        Where it was shown normals.
+
+    Returns
+    -------
+    (S, S, 3) float32
+    """
+    if covered.all() or not covered.any():
+        return change
+    sides = [cv2.distanceTransform(c.astype(np.uint8), cv2.DIST_L2, 5) for c in (covered, ~covered)]
+    distance = np.round(np.where(covered, sides[0], 1 - sides[1])).astype(int)
+    fine = change - cv2.GaussianBlur(change, (0, 0), _RIPPLE)
+    ripples = np.zeros_like(change)
+    for d in range(-_RIPPLES, _RIPPLES + 1):
+        here = (distance == d).astype(np.float32)
+        total = cv2.GaussianBlur(here, (0, 0), _ALONG)
+        mean = cv2.GaussianBlur(fine * here[..., None], (0, 0), _ALONG)
+        fading = here * min(1.0, (_RIPPLES + 1 - abs(d)) / 3)
+        ripples += (fading / np.maximum(total, 1e-6))[..., None] * mean
+    return change - ripples
 
 
 def _through_alignment(run, raw: np.ndarray) -> np.ndarray:

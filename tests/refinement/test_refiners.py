@@ -6,7 +6,13 @@ from recon3d.errors import BackendUnavailable, InputError, ModelError
 from recon3d.refinement.networks import Generator
 from recon3d.refinement.projection import observed_residual
 from recon3d.refinement.refine import refine_frontal
-from recon3d.refinement.refiners import OnnxRefiner, OwnRefiner, load_refiner, shipped_path
+from recon3d.refinement.refiners import (
+    OnnxRefiner,
+    OwnRefiner,
+    load_refiner,
+    shipped_path,
+    without_outline,
+)
 from recon3d.refinement.settings import RefinementSettings
 from recon3d.refinement.weights import save_generator
 
@@ -170,3 +176,23 @@ def test_the_shipped_refiner_loads_and_is_small():
     view, _ = make_view(5)
     picture, sigma = refiner(view)
     assert np.isfinite(picture).all() and np.isfinite(sigma).all()
+
+
+def test_lines_along_the_outline_of_the_mesh_are_taken_out_and_nothing_else():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:256, :256] + 0.5 - 128
+    away = np.hypot(x, y) - 90
+    covered = away < 0
+    content = np.repeat(rng.normal(0, 3, (256, 256, 1)), 3, -1).astype(np.float32)
+    lines = 8 * np.cos(away / 1.3) * np.exp(-((away / 5) ** 2))
+    found = without_outline(content + lines[..., None].astype(np.float32), covered)
+    near, far = np.abs(away) < 6, np.abs(away) > 20
+    left = np.sqrt(np.mean((found - content)[near] ** 2))
+    assert left < 0.3 * np.sqrt(np.mean(lines[near] ** 2))
+    np.testing.assert_allclose(found[far], content[far], atol=1e-4)
+
+
+def test_a_picture_without_an_outline_is_left_alone():
+    change = np.ones((64, 64, 3), np.float32)
+    for covered in (np.zeros((64, 64), bool), np.ones((64, 64), bool)):
+        assert without_outline(change, covered) is change
