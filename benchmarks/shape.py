@@ -15,6 +15,7 @@ from __future__ import annotations
 from before import ROOT  # isort: split
 
 import argparse
+import functools
 import json
 import resource
 import time
@@ -28,6 +29,7 @@ from own_scenes import OwnScene, frames_of, own_scenes, portraits
 from results import PAGE, machine, markdown_table, write_section
 from truth import NOW7, ClipTruth, clip_truth, expressions_of, true_fit, true_shape
 
+from recon3d import pipeline
 from recon3d.evaluation import read_benchmark
 from recon3d.evaluation.metrics import shape_metrics
 from recon3d.evaluation.surfaces import Surface
@@ -36,8 +38,10 @@ from recon3d.fitting.dense import align_shape, refine_fit
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import project, so3_log, umeyama
 from recon3d.morphable import load_model
+from recon3d.refinement import load_refiner
 from recon3d.scenes.portraits import portrait_texture
 from recon3d.settings import load_settings
+from recon3d.texturing import fuse_texture
 
 FRAMES = (1, 2, 4, 8, 16, 50)
 CURVE_CASES = ("ict002_clean110", "ict002_warm40", "james_bright64")
@@ -64,11 +68,14 @@ def distances(model, vertices, shape) -> tuple[float, float]:
     return found["nonmetric_median"], found["metric_median"]
 
 
-def pose_error(fit, track, truth) -> float:
-    """Mean angle to the true poses at yaws up to 45 degrees, after one constant rotation."""
+def pose_error(fit, track, truth, *, alike: bool = False) -> float:
+    """Mean angle to the true poses at yaws up to 45 degrees, after one constant rotation: that of
+    all views, or (`alike`) of those that are judged."""
     rows = [v.frame_index for v in track.views]
     R = truth.R[rows]
     counted = fit.view_weight > 0
+    if alike:
+        counted &= np.abs(truth.yaw[rows]) <= 45
     U, _, Vt = np.linalg.svd((fit.R.transpose(0, 2, 1) @ R)[counted].mean(0))
     left = (fit.R @ (U @ Vt)).transpose(0, 2, 1) @ R
     angle = np.degrees(np.linalg.norm(so3_log(left), axis=1))
@@ -110,6 +117,20 @@ def rank_correlation(a, b) -> float:
 
 
 # ------------------------------------------------------------------------------------ parts
+@functools.cache
+def main_job():
+    """Settings of the main job, and the refiner that its mesh is settled through."""
+    return load_settings(), load_refiner()
+
+
+def settled_fit(fit, track):
+    """The fit as the main job ends with it: poses moved to where the face is seen."""
+    settings, refiner = main_job()
+    texture = fuse_texture(track, fit, settings.texturing)
+    settled, _ = pipeline.portray(track, fit, texture, settings, refiner)
+    return settled[0] if settled else fit
+
+
 def measure(track, truth, shape, model) -> dict:
     """All that is said of one clip and one model."""
     landmarks = FittingSettings(dense=DenseSettings(enabled=False))
@@ -125,7 +146,9 @@ def measure(track, truth, shape, model) -> dict:
         "shape": distances(model, fit.neutral, shape),
         "pose_landmarks": pose_error(first, track, truth),
         "pose": pose_error(fit, track, truth),
+        "pose_alike": pose_error(fit, track, truth, alike=True),
         "projection": projection_error(fit, track, truth, head, shape),
+        "settled": projection_error(settled_fit(fit, track), track, truth, head, shape),
         "kept": [fit.info["dense"]["pose"], fit.info["dense"]["shape"]],
         "seconds": seconds,
         "spearman": rank_correlation(error, sigma),
@@ -239,8 +262,12 @@ def stage_tables(names, clips: dict, cases) -> list[str]:
         other.append(
             [
                 name,
-                *(f"{average(every, lambda r, k=k: r[k]):.2f}" for k in ("pose_landmarks", "pose")),
+                *(
+                    f"{average(every, lambda r, k=k: r[k]):.2f}"
+                    for k in ("pose_landmarks", "pose", "pose_alike")
+                ),
                 f"{100 * average(every, lambda r: r['projection']):.2f}",
+                f"{100 * average(every, lambda r: r['settled']):.2f}",
                 f"{average(every, lambda r: r['spearman']):.2f}",
                 f"{pooled(every):.2f}",
                 f"{sum(r['kept'][0] for r in every)} / {sum(r['kept'][1] for r in every)}",
@@ -251,7 +278,9 @@ def stage_tables(names, clips: dict, cases) -> list[str]:
         "",
         "pose after landmarks, deg",
         "after the picture",
+        "constant of the views judged",
         "projection, % of width",
+        "settled",
         "Spearman in a clip",
         "over all clips",
         "poses / shapes kept",
@@ -291,10 +320,14 @@ def verdict_lines(names, clips: dict, cases) -> list[str]:
         losing = {n: d for n, d in losing.items() if d > 0.1}
         said = ", ".join(f"{n} by {d:.2f}" for n, d in losing.items()) or "none"
         out.append(line(f"{name}, worse than the mean face by more than 0.1: {said}", not losing))
-        got = average(rows.values(), lambda r: r["pose"])
-        out.append(line(f"{name}, poses {got:.2f} degrees (wanted 2.0)", got <= 2.0))
-        got = 100 * average(rows.values(), lambda r: r["projection"])
-        out.append(line(f"{name}, projection {got:.2f} % of width (wanted 1.5)", got <= 1.5))
+        got, alike = (average(rows.values(), lambda r, k=k: r[k]) for k in ("pose", "pose_alike"))
+        text = f"{name}, poses {got:.2f} degrees (wanted 2.0; {alike:.2f} with the constant "
+        out.append(line(text + "rotation of the views up to 45 degrees)", got <= 2.0))
+        before, got = (
+            100 * average(rows.values(), lambda r, k=k: r[k]) for k in ("projection", "settled")
+        )
+        text = f"{name}, projection as the main job ends {got:.2f} % of width (wanted 1.5; "
+        out.append(line(text + f"{before:.2f} as fitted)", got <= 1.5))
         got = pooled(list(rows.values()))
         out.append(line(f"{name}, Spearman over all clips {got:.2f} (wanted 0.4)", got >= 0.4))
         got = average(rows.values(), lambda r: r["spearman"])
@@ -382,7 +415,8 @@ def main() -> None:
         "## Shape and pose from many views",
         f"Median surface distance in mm, size fitted unless it says metric, of {len(cases)} clips; "
         "each model's mean face stands beside. Where the picture's shape is refused, the line "
-        "`+ pose + shape` holds the landmarks' shape with the picture's poses.",
+        "`+ pose + shape` holds the landmarks' shape with the picture's poses. Settled: after the "
+        "main job has looked at the portrait, which moves the mesh and nothing else.",
         f"```\npython benchmarks/shape.py --data ../shared/data/bench{options}\n```",
         f"Machine: {machine()}; seconds are of the processor, one thread, beside other work.",
     ]
