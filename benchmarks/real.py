@@ -109,7 +109,7 @@ def measure(frames, face_px: float, camera: Camera, is_like: np.ndarray, describ
         settings = load_settings(None, ["max_tracks=1"])
         out = Path(folder) / "out"
         try:
-            made = pipeline.run([str(clip)], out, settings, until="refinement", keep=True)
+            made = pipeline.run([str(clip)], out, settings, keep=True)
         except NoFaceError:
             return dict.fromkeys(COLUMNS, float("nan"))
         best = made.reconstructions[0]
