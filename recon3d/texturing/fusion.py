@@ -75,9 +75,10 @@ def fuse_texture(
     texel_mm = atlas.texel_mm(fit.neutral)
     steps = 3 * len(views) + 2
     posed = pose_all(fit, views)
-    expression = expression_weights(fit, posed, settings.expression_mm)
+    aside, pixel_mm = gaze_mm(track, fit, views, posed)
+    expression = expression_weights(fit, posed, pixel_mm, settings.expression_mm)
     eyes = np.clip(np.asarray(model.regions.get("eyes", np.zeros(model.n_vertices))), 0, 1)
-    gaze = gaze_weights(*gaze_mm(track, fit, views, posed), settings.gaze_mm)
+    gaze = gaze_weights(aside, pixel_mm, settings.gaze_mm)
     expression = expression * (1 - eyes + gaze[:, None] * eyes).astype(np.float32)
 
     def look(k):

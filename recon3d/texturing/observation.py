@@ -207,7 +207,9 @@ def pose_all(fit: FaceFit, views: list[int]) -> np.ndarray:
     return fit.neutral + moved.reshape(len(views), -1, 3)
 
 
-def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.ndarray:
+def expression_weights(
+    fit: FaceFit, posed: np.ndarray, pixel_mm: np.ndarray, scale_mm: float
+) -> np.ndarray:
     """Weight of each vertex in each view by how neutral the face is there.
 
     What moves takes its surroundings along: a blink discredits the whole eye, an open mouth both
@@ -218,8 +220,11 @@ def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.n
     fit : FaceFit
     posed : (N, V, 3)
         Vertices of the views, of `pose_all`.
+    pixel_mm : (N,)
+        Size of a pixel of the views on the face.
     scale_mm : float
-        Movement that costs a factor exp(-1).
+        Movement that costs a factor exp(-1), where pixels are small; it is not measured better
+        than to a pixel, and single frames are not to be chosen by chance.
 
     Returns
     -------
@@ -227,9 +232,10 @@ def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.n
     """
     model = fit.model
     neutral = fit.neutral
+    scale = np.hypot(scale_mm, pixel_mm)[:, None]
     moved = np.linalg.norm(posed - neutral, axis=-1)
     side = neutral[:, 0] >= np.median(neutral[:, 0])
-    cost = (moved / (2 * scale_mm)) ** 2
+    cost = (moved / (2 * scale)) ** 2
     for name in ("eyes", "mouth"):
         mask = model.regions.get(name)
         if mask is None:
@@ -238,7 +244,7 @@ def expression_weights(fit: FaceFit, posed: np.ndarray, scale_mm: float) -> np.n
             core = (mask > 0.3) & half
             if core.any():
                 amount = np.percentile(moved[:, core], 90, axis=1)
-                cost += ((amount[:, None] / scale_mm) ** 2) * (mask * half)
+                cost += ((amount[:, None] / scale) ** 2) * (mask * half)
     return np.exp(-(cost - cost.min(axis=0))).astype(np.float32)
 
 

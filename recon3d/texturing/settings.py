@@ -40,7 +40,8 @@ class TexturingSettings(BaseModel):
         2.0,
         gt=0,
         description="Movement of the lids or the lips beyond that of the most neutral view, mm, "
-        "that takes a view's weight there down by a factor exp(-1).",
+        "that takes a view's weight there down by a factor exp(-1); more where a pixel of the "
+        "frame is larger.",
     )
     gaze_mm: float = Field(
         1.0,

@@ -136,11 +136,27 @@ def test_an_open_mouth_does_not_reach_the_lips():
 
     posed = pose_all(fit, list(range(len(SWEEP))))
     assert np.allclose(posed[1], fit.posed(1), atol=1e-4)
-    weight = expression_weights(fit, posed, 2.0)
+    fine = np.full(len(SWEEP), 0.5)
+    weight = expression_weights(fit, posed, fine, 2.0)
     lips = fit.model.regions["mouth"] > 0.9
     assert weight[0, lips].min() > 0.99
     assert weight[1, lips].max() < 0.05
     assert weight[:, fit.model.regions["mouth"] == 0].min() > 0.99
+
+
+def test_expressions_are_not_told_apart_by_less_than_a_pixel():
+    openness = 0.3 + 0.05 * np.arange(len(SWEEP))
+    _, fit, _ = make_scene(SWEEP, expression=openness)
+    from recon3d.texturing.observation import expression_weights
+
+    posed = pose_all(fit, list(range(len(SWEEP))))
+    lips = fit.model.regions["mouth"] > 0.9
+
+    def views_that_count(pixel_mm):
+        weight = expression_weights(fit, posed, np.full(len(SWEEP), pixel_mm), 2.0)[:, lips]
+        return float((weight.sum(0) ** 2 / (weight**2).sum(0)).mean())
+
+    assert views_that_count(8.0) > 1.5 * views_that_count(0.5)
 
 
 def _looking(model, offsets, closed=()):
