@@ -392,6 +392,9 @@ class FrontalView:
     sigma : (512, 512) float32 or None
         Predicted standard deviation of the luma of ``raw``, in units of its 0 to 255 range: what
         the frames, the fit and the light leave unknown.
+    confirmed : (512, 512) float32 or None
+        How much of the support is left where only what many pixels show is taken for supported:
+        what the refiner's network knows as support is the support times this.
     """
 
     image: np.ndarray
@@ -406,6 +409,7 @@ class FrontalView:
     uncertainty: np.ndarray | None = None
     info: dict = field(default_factory=dict)
     sigma: np.ndarray | None = None
+    confirmed: np.ndarray | None = None
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         """The picture: what `np.asarray(view)` and plotting libraries take it for."""

@@ -12,7 +12,12 @@ import numpy as np
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
 from recon3d.frontal.camera import SIZE, frontal_camera, landmark_points, with_eyes_in_place
-from recon3d.frontal.deviation import determined_share, error_sources, predicted_deviation
+from recon3d.frontal.deviation import (
+    confirmed_share,
+    determined_share,
+    error_sources,
+    predicted_deviation,
+)
 from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, broad_blur, push_pull
 from recon3d.frontal.settings import FrontalSettings
@@ -128,7 +133,8 @@ def render_frontal(
     # Around the surface a single frame speaks: less support than fused skin, and what no frame
     # shows is made up.
     single = seen * density**2
-    support = inside * _support(surface, sigma) + outside * single / (single + 0.5)
+    pixels = _pixels(surface)
+    support = inside * determined_share(sigma, pixels) + outside * single / (single + 0.5)
     evidence = np.stack([support, resolution, generated], axis=-1)
     share = float((inside * surface["generated"]).sum() / max(inside.sum(), 1e-6))
     report(3, 3)
@@ -143,6 +149,7 @@ def render_frontal(
         generated_share=share,
         reference=reference,
         sigma=sigma,
+        confirmed=inside * confirmed_share(pixels) + outside,
         info={
             "gains": [round(float(g), 4) for g in gains],
             "surrounding_views": used,
@@ -195,10 +202,10 @@ def _sources(surface, raw, landmarks, inside) -> np.ndarray:
     return error_sources(raw, landmarks, noise=noise)
 
 
-def _support(surface, sigma) -> np.ndarray:
+def _pixels(surface) -> np.ndarray:
     # The texture keeps its pixels as a share: n / (n + 0.5).
     share = np.clip(surface["support"], 0, 0.999)
-    return determined_share(sigma, 0.5 * share / (1 - share))
+    return 0.5 * share / (1 - share)
 
 
 def _draw(

@@ -90,11 +90,15 @@ def condition(view: FrontalView) -> dict[str, np.ndarray]:
         return cv2.resize(image, small, interpolation=cv2.INTER_AREA)
 
     reference = view.raw if view.reference is None else view.reference
+    evidence = view.evidence
+    if view.confirmed is not None:
+        evidence = evidence.copy()
+        evidence[..., 0] = np.round(evidence[..., 0] * view.confirmed)
     normals = np.clip(NO_NORMAL + 127 * down(view.normals.astype(np.float32)), 0, 255)
     return {
         "picture": down(view.raw),
         "reference": down(reference),
-        "evidence": down(view.evidence),
+        "evidence": down(evidence),
         "normals": np.round(normals).astype(np.uint8),
         "landmarks": landmark_map(view.landmarks * (WORKING / view.raw.shape[0])),
         "mask": np.round(255 * down(view.face_mask)).astype(np.uint8)[..., None],

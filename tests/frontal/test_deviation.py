@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon3d.frontal.deviation import (
+    CONFIRMED_PIXELS,
     FEW_PIXELS,
     PLACE_SIDE,
     PLACE_STEP,
     SOURCES,
     UNSEEN_DEVIATION,
+    confirmed_share,
     determined_share,
     error_sources,
     learn_coefficients,
@@ -168,6 +170,13 @@ def test_determined_share_grows_with_pixels_and_falls_with_deviation(
     assert 0 <= share <= 1
     assert determined_share(np.float64(sigma), np.float64(pixels + more_pixels)) >= share
     assert determined_share(np.float64(sigma + more_sigma), np.float64(pixels)) <= share
+
+
+def test_the_network_waits_for_more_pixels_than_evidence_does():
+    pixels = np.geomspace(1e-5, 1e3, 50)
+    waited = determined_share(0 * pixels, pixels) * confirmed_share(pixels)
+    assert np.allclose(waited, pixels / (pixels + CONFIRMED_PIXELS), rtol=1e-5)
+    assert confirmed_share(np.zeros(())) == pytest.approx(FEW_PIXELS / CONFIRMED_PIXELS)
 
 
 def test_determined_share_at_its_ends():

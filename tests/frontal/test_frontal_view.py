@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from recon3d.frontal import FrontalSettings, frontal_camera, render_frontal
 from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, landmark_points
-from recon3d.frontal.deviation import predicted_deviation
+from recon3d.frontal.deviation import determined_share, predicted_deviation
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.surroundings import bring_surroundings
 from recon3d.frontal.tone import compress, neutral_gains
-from recon3d.frontal.view import _draw, _sources, _support
+from recon3d.frontal.view import _draw, _pixels, _sources
 from recon3d.geometry import head_angles, project, so3_exp
 from recon3d.texturing import TexturingSettings, fuse_texture
 
@@ -86,6 +86,9 @@ def test_evidence_is_support_resolution_and_generation(portrait):
     inside = view.face_mask > 0.95
     assert view.evidence[inside][:, 0].mean() > 20
     assert view.evidence[inside][:, 2].mean() < 20
+    # A clip shows nearly every pixel often enough, and around the surface frames speak alone.
+    assert view.confirmed.min() >= 0.1 and 0.6 < view.confirmed[inside].mean() <= 1
+    assert (view.confirmed[view.face_mask == 0] == 1).all()
     # Far outside the patches nothing was seen and everything is made up.
     alone = render_frontal(track, fit, portrait[2], FrontalSettings(surroundings=False))
     outside = alone.face_mask == 0
@@ -217,7 +220,7 @@ def test_support_of_more_and_better_frames_is_higher(portrait):
             _sources(surface, view.raw, view.landmarks, view.face_mask),
             FrontalSettings().error_coefficients,
         )
-        support[name] = _support(surface, sigma[name])
+        support[name] = determined_share(sigma[name], _pixels(surface))
     face = view.face_mask > 0.9
     assert (sigma["poor"] >= sigma["all"])[face].all()
     assert (support["poor"] <= support["all"])[face].all()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -171,3 +173,11 @@ def test_other_files_are_refused(tmp_path):
     save_generator(path, Generator(**SMALL), {"shape": '{"widths": [8, 12, 20], "blocks": 1}'})
     with pytest.raises(ModelError, match="do not fit"):
         load_generator(path)
+
+
+def test_support_that_few_pixels_confirm_is_shown_as_less():
+    view, _ = make_view(0)
+    whole = condition(view)["evidence"]
+    half = condition(replace(view, confirmed=np.full((512, 512), 0.5, np.float32)))["evidence"]
+    assert np.abs(2.0 * half[..., 0] - whole[..., 0]).max() <= 2
+    assert (half[..., 1:] == whole[..., 1:]).all()
