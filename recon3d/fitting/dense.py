@@ -598,7 +598,8 @@ def refine_fit(
     with another fifth held out, and the best are kept. Views whose pose went astray start again
     from those around them (`recon3d.fitting.strays`), and are rejected where that does not help.
     Shape is found on four fifths of the views and must make the others agree better with them,
-    poses refined alike. What fails is left as it was; ``info["dense"]`` says so.
+    poses refined alike. What fails is left as it was; ``info["dense"]`` says so. Poses are those
+    found together with the shape even where it is refused, unless it made the others agree worse.
 
     Parameters
     ----------
@@ -703,10 +704,15 @@ def refine_fit(
     info.update(shape_spread_before=verdict.before, shape_spread_after=verdict.after)
     if not verdict.better:
         info["reason"] = "held-out views are not explained better by the new shape"
+    if not verdict.after <= (1 + settings.margin) * verdict.before:
         return done(with_poses(fit, after.R, after.t))
-    info["shape"] = True
     state: dict = {}
     final = problem.run(shaped, fine[-1:], usable, everything, tick, state=state)
+    if not verdict.better:
+        # A wrong shape bends the poses that are found on it. Where it might give they are nearer
+        # the truth, though how it gave is not to be believed.
+        return done(with_poses(fit, final.R, final.t))
+    info["shape"] = True
     covariance = _shape_covariance(problem, state)
     info["shape_trust"] = state["trust"]
     info["coherence"] = state["coherence"]

@@ -60,6 +60,18 @@ def test_identity_is_found(model):
     assert np.linalg.eigvalsh(fit.identity_covariance).max() <= 1.0 + 1e-6
 
 
+def test_poses_gain_from_a_shape_that_is_refused(model):
+    identity = np.random.default_rng(4).normal(size=len(model.identity))
+    track, truth = scene(model, identity=identity, yaw=np.linspace(-45, 45, 13))
+    start = replace(turned_too_little(truth), identity=np.zeros(len(identity)))
+    never = SHAPE.model_copy(update={"shape_sure": 1e9})
+    fit, alone = refine_fit(start, track, never), refine_fit(start, track, POSES)
+    assert not fit.info["dense"]["shape"] and fit.info["dense"]["reason"]
+    np.testing.assert_array_equal(fit.identity, start.identity)
+    np.testing.assert_array_equal(fit.uncertainty, start.uncertainty)
+    assert pose_error(fit, truth).mean() < 0.8 * pose_error(alone, truth).mean()
+
+
 HELD = dict.fromkeys(
     ("rotation_bias", "rotation_law", "rotation_own", "shift_bias", "shift_law", "shift_own"), 0.01
 ) | dict.fromkeys(("distance_bias", "distance_law", "distance_own"), 1e-5)
