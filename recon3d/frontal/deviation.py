@@ -48,8 +48,8 @@ not known where nothing is observed (``benchmarks/deviation.py`` measures it).""
 FEW_PIXELS = 0.002
 """Observed pixels to one of the picture at which half of a pixel counts as observed at all: a tenth
 of one frame of a face of 28 px. What is seen but badly is told by the deviation, which knows better
-than the number of pixels does: counted ten times as high, as it once was, red picked out the worst
-pixels of the people of ``benchmarks/doubt.py`` less well (AUC 0.737 instead of 0.752)."""
+than the number of pixels does: ten times as high, red picks out the worst pixels of the people of
+``benchmarks/doubt.py`` less well than the deviation alone."""
 
 CONFIRMED_PIXELS = 0.02
 """The same for what the refiner's network is shown as support: about one frame of such a face."""
