@@ -80,11 +80,11 @@ class Reconstruction(types.Reconstruction):
         import trimesh
         from PIL import Image
 
-        from recon3d.exporting import texture_picture
+        from recon3d.exporting import mesh_texture
 
         surface = _surface(self)
         material = trimesh.visual.material.PBRMaterial(
-            baseColorTexture=Image.fromarray(texture_picture(self.texture)),
+            baseColorTexture=Image.fromarray(mesh_texture(self)),
             metallicFactor=0.0,
             roughnessFactor=0.9,
         )

@@ -382,8 +382,13 @@ class _Job:
         write_report(self.out, folders)
 
 
+_BEST_FRAMES = 5
+"""Frames that the frontal view's identity is compared with."""
+
+
 def identity_consistency(made: Reconstruction, embedder) -> dict:
-    """Distances of face descriptors between the frontal view and the best frames.
+    """Distances of face descriptors between the frontal view and the best frames: those that show
+    the person as a portrait does, looking ahead with open eyes.
 
     Parameters
     ----------
@@ -394,13 +399,16 @@ def identity_consistency(made: Reconstruction, embedder) -> dict:
     -------
     dict, JSON-able
     """
+    from recon3d.tracking import best_portraits
+
     if embedder is None:
         return {"available": False, "why": "no face embedder installed (extra: recognition)"}
     frontal = made.frontal
     try:
         reference = embedder(frontal.image, frontal.landmarks)
         raw = embedder(frontal.raw, frontal.landmarks)
-        best = sorted(made.track.views, key=lambda v: -v.quality)[:5]
+        views = made.track.views
+        best = [views[k] for k in best_portraits(views, _BEST_FRAMES)]
         distances = [
             float(
                 np.linalg.norm(

@@ -2,7 +2,13 @@
 
 from recon3d.exporting.cautions import cautions
 from recon3d.exporting.files import png_text, staged_folder, write_png
-from recon3d.exporting.meshes import encode_glb, encode_obj, encode_ply, texture_picture
+from recon3d.exporting.meshes import (
+    encode_glb,
+    encode_obj,
+    encode_ply,
+    mesh_texture,
+    texture_picture,
+)
 from recon3d.exporting.records import landmark_points, track_metrics
 from recon3d.exporting.report import write_json, write_report
 from recon3d.exporting.track import NOTICE, ExportSettings, TrackResult, load_result, write_track
@@ -17,6 +23,7 @@ __all__ = [
     "encode_ply",
     "landmark_points",
     "load_result",
+    "mesh_texture",
     "png_text",
     "staged_folder",
     "texture_picture",

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from recon3d.checks import check_shape
 from recon3d.colour import linear_to_srgb, to_uint8
+from recon3d.exporting.records import texture_gains
+from recon3d.frontal.tone import compress
 from recon3d.geometry.mesh import vertex_normals
-from recon3d.types import FaceFit, FaceModel, FaceTexture
+from recon3d.types import FaceFit, FaceModel, FaceTexture, Reconstruction
 
 MM_TO_M = 1e-3
 MORPH_FLOOR = 1e-6
@@ -51,7 +54,9 @@ def unit_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return normals
 
 
-def texture_picture(texture: FaceTexture, kind: str = "albedo") -> np.ndarray:
+def texture_picture(
+    texture: FaceTexture, kind: str = "albedo", gains: ArrayLike = (1.0, 1.0, 1.0)
+) -> np.ndarray:
     """The texture as an sRGB picture without holes.
 
     Texels that belong to no triangle take the colour of the nearest one that does, so that
@@ -61,6 +66,8 @@ def texture_picture(texture: FaceTexture, kind: str = "albedo") -> np.ndarray:
     ----------
     texture : FaceTexture
     kind : {"albedo", "lit"}
+    gains : (3,)
+        Factors of the linear channels; what they make too bright is bent below white, hue kept.
 
     Returns
     -------
@@ -70,6 +77,9 @@ def texture_picture(texture: FaceTexture, kind: str = "albedo") -> np.ndarray:
         raise ValueError(f"kind is {kind!r}, expected 'albedo' or 'lit'")
     linear = np.nan_to_num(np.asarray(getattr(texture, kind), np.float32))
     check_shape(linear, "T T 3", kind)
+    gains = np.asarray(gains, np.float32)
+    if (gains != 1).any():
+        linear = compress(linear * gains)
     picture = to_uint8(linear_to_srgb(linear))
     valid = np.asarray(texture.valid, bool)
     if valid.all() or not valid.any():
@@ -80,6 +90,23 @@ def texture_picture(texture: FaceTexture, kind: str = "albedo") -> np.ndarray:
     nearest = np.zeros((label.max() + 1, 3), np.uint8)
     nearest[label[valid]] = picture[valid]
     return nearest[label]
+
+
+def mesh_texture(made: Reconstruction, kind: str = "albedo") -> np.ndarray:
+    """The texture as the meshes wear it.
+
+    Parameters
+    ----------
+    made : Reconstruction
+    kind : {"albedo", "lit"}
+        Skin in the neutral light and at the exposure of the frontal view, so that a mesh of a dark
+        or a warm clip is as clear as its portrait; or as the frames show it.
+
+    Returns
+    -------
+    (T, T, 3) uint8 sRGB
+    """
+    return texture_picture(made.texture, kind, texture_gains(made) if kind == "albedo" else 1.0)
 
 
 def sample_texture(picture: np.ndarray, uv: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from recon3d.exporting.records import yaw_bin
-from recon3d.types import FaceObservation, FaceTrack
+from recon3d.tracking import eyes_open
+from recon3d.types import N_LANDMARKS, FaceObservation, FaceTrack
 
 _CONTOURS = (
     # lips, eyes, brows and the outline of MediaPipe's mesh
@@ -22,7 +23,8 @@ _DRAWN_WIDTH = 480
 
 
 def best_views(track: FaceTrack, weight: np.ndarray | None = None) -> list[int]:
-    """The best view of each yaw bin, from the subject's right to the left.
+    """The best view of each yaw bin, from the subject's right to the left: good frames with open
+    eyes.
 
     Parameters
     ----------
@@ -36,10 +38,12 @@ def best_views(track: FaceTrack, weight: np.ndarray | None = None) -> list[int]:
         Positions in ``track.views``; views without pixels are never among them.
     """
     best: dict[int, tuple[float, int]] = {}
+    landmarks = np.array([view.landmarks for view in track.views]).reshape(-1, N_LANDMARKS, 2)
+    opened = eyes_open(landmarks)
     for i, view in enumerate(track.views):
         if view.patch is None:
             continue
-        score = view.quality * (1.0 if weight is None or weight[i] > 0 else 1e-3)
+        score = view.quality * opened[i] * (1.0 if weight is None or weight[i] > 0 else 1e-3)
         key = int(yaw_bin(view.yaw))
         if key not in best or score > best[key][0]:
             best[key] = (score, i)

@@ -213,6 +213,7 @@ def track_metrics(reconstruction: Reconstruction) -> dict:
         },
         "generated_share": float(reconstruction.frontal.generated_share),
         "generated_share_texture": texture_generated_share(reconstruction),
+        "texture_gains": texture_gains(reconstruction),
         "identity_consistency": reconstruction.frontal.info.get("identity_consistency"),
         "uncertainty_mm_median": _median(fit.uncertainty),
         "fit": fit.info,
@@ -232,6 +233,11 @@ def yaw_histogram(yaw: np.ndarray) -> dict[str, int]:
     """Frames by yaw: centre of the bin in degrees, as text with a sign, to count."""
     bins, counts = np.unique(yaw_bin(yaw), return_counts=True)
     return {f"{int(b * YAW_BIN):+d}": int(c) for b, c in zip(bins, counts)}
+
+
+def texture_gains(made: Reconstruction) -> list[float]:
+    """Factors of linear red, green and blue between the fused skin and that of the meshes."""
+    return list(made.frontal.info.get("gains", (1.0, 1.0, 1.0)))
 
 
 def yaw_bin(yaw) -> np.ndarray:

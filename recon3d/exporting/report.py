@@ -15,6 +15,7 @@ from recon3d.exporting.surface import read_surface, surface_error
 from recon3d.exporting.track import NOTICE
 from recon3d.exporting.web import data_uri, viewer_script, web_mesh
 from recon3d.files import atomic_write
+from recon3d.tracking import eyes_open, portrait_worth
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _PICTURE_SIDE = 512
@@ -84,7 +85,7 @@ def _track(folder: Path, entry: dict) -> dict:
         "before": _before(folder, fit),
         "after": data_uri(final, _PICTURE_SIDE),
         "raw": data_uri(raw, _PICTURE_SIDE) if refined else None,
-        "refiner": list(_flat(refiner)) if isinstance(refiner, dict) else [],
+        "refiner": _refiner(refiner) if isinstance(refiner, dict) else [],
         "evidence": data_uri(_read(folder / "evidence.png"), _PICTURE_SIDE),
         "generated_share": metrics["generated_share"],
         "cautions": metrics["cautions"],
@@ -93,6 +94,21 @@ def _track(folder: Path, entry: dict) -> dict:
         "figures": _figures(metrics),
         "views": [_view(path) for path in sorted(_landmark_views(folder), key=_frame_of)],
     }
+
+
+_REFINER_WORDS = {
+    "projected": "held to what was observed",
+    "residual_rms_255": "left of the difference there, of 255",
+    "drift": "identity drift",
+    "drift_limit": "drift allowed",
+    "blend": "share of it that was kept",
+    "added_share": "share of the face it drew",
+}
+"""How the page says what metrics.json has under `refiner`; other names speak for themselves."""
+
+
+def _refiner(found: dict) -> list[tuple[str, str]]:
+    return [(_REFINER_WORDS.get(k, k.replace("_", " ")), v) for k, v in _flat(found)]
 
 
 def _figures(metrics: dict) -> list[tuple[str, str]]:
@@ -112,9 +128,6 @@ def _figures(metrics: dict) -> list[tuple[str, str]]:
     ]
     if isinstance(photometric, int | float):
         rows.insert(4, ("photometric error, linear", _unit(photometric, "", 4)))
-    drift = identity.get("refined_to_fused")
-    if drift:
-        rows.append(("identity drift by the refiner", _unit(drift, "")))
     return rows
 
 
@@ -193,20 +206,24 @@ def _flat(tree: dict, prefix: str = ""):
 
 
 def _before(folder: Path, fit) -> str:
-    """The most frontal of the shown views, moved so that its eyes lie where the frontal's do."""
+    """The best portrait of the shown views, moved so that its eyes lie where the frontal's do."""
     names = sorted(p for p in (folder / "views").glob("*.png") if "landmarks" not in p.stem)
     if not names:
         return ""
-
-    def yaw(path: Path) -> float:
-        return abs(float(path.stem.split("_")[0].removeprefix("yaw")))
-
-    path = min(names, key=yaw)
+    # Each one's row among the views, and among all frames.
+    rows, frames = (
+        [
+            np.flatnonzero((fit[f"{of}source"] == s) & (fit[f"{of}frame_index"] == f))[0]
+            for s, f in map(_frame_of, names)
+        ]
+        for of in ("", "track_")
+    )
+    angles = (fit[key][frames] for key in ("track_yaw", "track_pitch", "track_quality"))
+    worth = portrait_worth(eyes_open(fit["landmarks"])[rows], *angles)
+    path, row = names[int(np.argmax(worth))], rows[int(np.argmax(worth))]
     picture = _read(path)
-    source, frame = _frame_of(path)
-    row = np.flatnonzero((fit["frame_index"] == frame) & (fit["source"] == source))
-    origin = fit["patch_origin"][row[0]]
-    eyes = fit["landmarks"][row[0]][[33, 133, 362, 263]] - origin
+    origin = fit["patch_origin"][row]
+    eyes = fit["landmarks"][row][[33, 133, 362, 263]] - origin
     right, left = eyes[:2].mean(0), eyes[2:].mean(0)
     side = _PICTURE_SIDE
     here, there = left - right, np.array([0.28 * side, 0.0])

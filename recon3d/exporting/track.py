@@ -19,7 +19,7 @@ from recon3d.exporting.meshes import (
     encode_obj,
     encode_ply,
     fit_clips,
-    texture_picture,
+    mesh_texture,
     vertex_colours,
 )
 from recon3d.exporting.pictures import best_views, draw_landmarks, view_name
@@ -49,7 +49,8 @@ class ExportSettings(BaseModel):
 
     surface: Literal["albedo", "lit"] = Field(
         "albedo",
-        description="Texture of the meshes: with the light taken out (albedo) or as seen (lit).",
+        description="Texture of the meshes: with the light taken out, in the neutral light and at "
+        "the exposure of the frontal view (albedo), or as seen (lit).",
     )
     animation: bool = Field(
         True, description="Whether mesh.glb carries head pose and expression over the views."
@@ -138,7 +139,7 @@ def write_track(
 
     share = float(frontal.generated_share)
     texture_share = texture_generated_share(reconstruction)
-    picture = texture_picture(texture, settings.surface)
+    picture = mesh_texture(reconstruction, settings.surface)
     texture_png = encode_png(picture, text(texture_share))
     comments = (
         f"recon3d {version}",

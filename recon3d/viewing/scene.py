@@ -124,7 +124,7 @@ class ViewScene:
 
 def make_scene(made: Reconstruction) -> ViewScene:
     """The scene of a reconstruction in memory."""
-    from recon3d.exporting import landmark_points, texture_picture
+    from recon3d.exporting import landmark_points, mesh_texture
     from recon3d.exporting.pictures import best_views
     from recon3d.exporting.track import evidence_picture
 
@@ -136,7 +136,7 @@ def make_scene(made: Reconstruction) -> ViewScene:
         title=f"person {made.track.id}",
         folder=None,
         surface=surface,
-        texture=texture_picture(made.texture),
+        texture=mesh_texture(made),
         evidence=evidence_picture(made.texture),
         uncertainty=np.asarray(fit.uncertainty)[surface.original],
         error=error[surface.original],

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import trimesh
 
+from recon3d.colour import srgb_to_linear
 from recon3d.exporting import write_track
 from recon3d.exporting.meshes import (
     encode_glb,
     encode_ply,
     glb_json,
+    mesh_texture,
     sample_texture,
     texture_picture,
     vertex_colours,
@@ -235,6 +238,27 @@ def test_sampling_a_ramp_is_exact():
     uv = np.random.default_rng(0).uniform(0.1, 0.9, (40_000, 2))
     # cv2 interpolates on a grid of 1/32 of a texel.
     np.testing.assert_allclose(sample_texture(picture, uv), uv, atol=1 / side / 32)
+
+
+def test_meshes_wear_the_light_of_the_portrait(reconstruction):
+    texture = reconstruction.texture
+    dark = replace(texture, albedo=0.05 * texture.albedo)
+    lit = replace(reconstruction.frontal, info={"gains": [20.0, 20.0, 20.0]})
+    made = replace(reconstruction, texture=dark, frontal=lit)
+    plain = mesh_texture(reconstruction).astype(int)
+    # What is not so bright that it is bent below white looks as before it was dimmed.
+    low = plain.max(-1) < 200
+    assert np.abs(mesh_texture(made) - plain)[low].max() <= 1
+    # As the frames show it, it stays.
+    np.testing.assert_array_equal(mesh_texture(made, "lit"), texture_picture(dark, "lit"))
+
+
+def test_too_bright_texels_keep_their_hue(reconstruction):
+    albedo = np.full_like(reconstruction.texture.albedo, 0.4) * np.float32([1.0, 0.5, 0.25])
+    texture = replace(reconstruction.texture, albedo=albedo, valid=np.ones(albedo.shape[:2], bool))
+    red, green, blue = srgb_to_linear(texture_picture(texture, gains=(5.0,) * 3)[0, 0] / 255)
+    assert red < 1 and green / red == pytest.approx(0.5, abs=0.01)
+    assert blue / red == pytest.approx(0.25, abs=0.01)
 
 
 def test_holes_in_the_texture_take_the_nearest_colour(reconstruction):

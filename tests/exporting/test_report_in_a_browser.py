@@ -87,7 +87,7 @@ def test_every_picture_has_words(report):
 
 def test_the_refiner_is_shown_where_there_was_one(report, reconstruction, tmp_path):
     page = report.read_text()
-    assert "What the refiner did" in page and "drift limit" in page and "tiny" in page
+    assert "What the refiner did" in page and "drift allowed" in page and "tiny" in page
     assert "The frontal view before the refiner" in page
     same = reconstruction.frontal
     plain = type(same)(**{**vars(same), "raw": same.image})
