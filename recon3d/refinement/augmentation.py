@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from recon3d.morphable.topology import NOSE_BASE
+from recon3d.morphable.topology import LIPS, NOSE_BASE
 from recon3d.refinement.conditioning import MOUTH
 
 _PARTS = (
@@ -25,6 +25,15 @@ _PARTS = (
     ((10,),),  # forehead
     ((234, 127), (454, 356)),  # sides of the face, hair
 )
+
+
+_BEARD = (
+    # From ear to ear along the jaw, and back over the cheeks and under the nose.
+    *(132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361),
+    *(433, 427, 436, 391, 164, 165, 216, 207, 213),
+)
+_BARE = LIPS[0]
+"""Where no beard grows inside of that."""
 
 
 def vary_tones(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator):
@@ -221,3 +230,105 @@ def disturb(x: torch.Tensor, amount: float, rng: np.random.Generator) -> torch.T
     x = x.clone()
     x[:3] = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).clamp(-1, 1)
     return x
+
+
+def vary_skin(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    outline: np.ndarray,
+    blur: float,
+    amount: float,
+    rng: np.random.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Marks on the skin: patches, lines, and now and then a beard.
+
+    Faces that were generated are smoother and more even than people are, and a network that has
+    seen no others takes what is uneven for a fault. What the target has is in the picture, too, as
+    coarsely as the picture shows things.
+
+    Parameters
+    ----------
+    x : (C, S, S) in [-1, 1]
+        Inputs: picture and frames first, the face's mask last.
+    y : (3, S, S)
+    outline : (478, 2) px
+    blur : float
+        Standard deviation of what the picture is blurred by, px.
+    amount : float
+        Standard deviation of the logarithm of a patch's brightness.
+    rng : Generator
+    """
+    side = x.shape[-1]
+    field = _patches(side, outline, amount, rng)
+    if rng.random() < _BEARDED and np.isfinite(outline[list(_BEARD)]).all():
+        field += _beard(side, outline, rng)
+    face = ((x[-1] + 1) / 2).clamp(0, 1).numpy()
+    field *= face[..., None]
+    coarse = cv2.GaussianBlur(field, (0, 0), max(blur, 0.3))
+
+    def shaded(picture: torch.Tensor, log_gain: np.ndarray) -> torch.Tensor:
+        gain = torch.from_numpy(np.exp(log_gain)).permute(2, 0, 1)
+        return ((picture + 1) * gain - 1).clamp(-1, 1)
+
+    x = x.clone()
+    for part in (slice(0, 3), slice(3, 6)):
+        x[part] = shaded(x[part], coarse)
+    return x, shaded(y, field)
+
+
+_BEARDED = 0.25
+"""Share of the crops with marks that get a beard."""
+
+
+def _patches(side: int, outline: np.ndarray, amount: float, rng: np.random.Generator):
+    """(S, S, 3) log gain of spots and lines of any size, about the face."""
+    points = outline[np.isfinite(outline).all(1)]
+    low, high = (points.min(0), points.max(0)) if len(points) else ([0, 0], [side, side])
+    at = np.arange(side, dtype=np.float32) + 0.5
+    across, down = np.meshgrid(at, at)
+    field = np.zeros((side, side, 3), np.float32)
+    for _ in range(rng.poisson(4)):
+        u, v = rng.uniform(low, high)
+        wide = float(np.exp(rng.uniform(np.log(1.5), np.log(22.0))))
+        # One in three is a line: a crease, a scar, the edge of a shadow that stays.
+        long = wide * (float(rng.uniform(3, 8)) if rng.random() < 0.33 else rng.uniform(1, 1.8))
+        wide, long = (wide, long) if long < 30 else (wide * 30 / long, 30.0)
+        angle = rng.uniform(0, np.pi)
+        along = (across - u) * np.cos(angle) + (down - v) * np.sin(angle)
+        beside = (down - v) * np.cos(angle) - (across - u) * np.sin(angle)
+        spot = np.exp(-0.5 * ((along / long) ** 2 + (beside / wide) ** 2)).astype(np.float32)
+        tint = rng.normal(0, amount) * (1 + rng.normal(0, 0.25, 3))
+        field += spot[..., None] * tint.astype(np.float32)
+    return field
+
+
+def _beard(side: int, outline: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(S, S, 3) log gain of stubble or a beard, a goatee or a moustache."""
+
+    def area(numbers) -> np.ndarray:
+        mask = np.zeros((side, side), np.uint8)
+        cv2.fillPoly(mask, [np.round(outline[list(numbers)]).astype(np.int32)], 255, cv2.LINE_AA)
+        return mask.astype(np.float32) / 255
+
+    width = float(np.linalg.norm(outline[61] - outline[291]))
+    soft = max(0.12 * width * float(rng.uniform(0.5, 1.5)), 0.5)
+    shape = cv2.GaussianBlur(area(_BEARD), (0, 0), soft)
+    kind = rng.random()
+    if kind < 0.4:
+        # What is left near the mouth: a goatee, or above it alone: a moustache.
+        mouth = outline[[61, 291]].mean(0)
+        at = np.arange(side, dtype=np.float32) + 0.5
+        across, down = np.meshgrid(at - mouth[0], at - mouth[1])
+        near = np.exp(-0.5 * np.maximum(np.abs(across) / (0.55 * width) - 0.5, 0) ** 2 * 8)
+        shape = shape * (near if kind < 0.25 else near * (down < 0))
+    shape = shape * (1 - cv2.GaussianBlur(area(_BARE), (0, 0), 1.0))
+    hairs = cv2.GaussianBlur(
+        rng.normal(0, 1, (side, side)).astype(np.float32), (0, 0), sigmaX=0.7, sigmaY=1.2
+    )
+    uneven = cv2.GaussianBlur(
+        rng.normal(0, 1, (side, side)).astype(np.float32), (0, 0), 0.15 * width
+    )
+    growth = 1 + 0.25 * hairs / max(float(hairs.std()), 1e-6)
+    growth = growth + 0.25 * uneven / max(float(uneven.std()), 1e-6)
+    dark = -float(rng.uniform(0.12, 0.9)) * (1 + rng.normal(0, 0.12, 3))
+    return (shape * np.maximum(growth, 0))[..., None] * dark.astype(np.float32)

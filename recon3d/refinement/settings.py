@@ -134,5 +134,11 @@ class TrainingSettings(BaseModel):
         description="Deviation at most, of 255, of noise that is added to the picture of most "
         "crops: pairs that come by again are others then.",
     )
+    skin: float = Field(
+        0.12,
+        ge=0,
+        description="Standard deviation of the logarithm of the brightness of marks that are drawn "
+        "on the skin of half of the crops, some of it a beard: people are less even than photos.",
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")

@@ -15,7 +15,7 @@ import torch
 
 from recon3d.errors import InputError
 from recon3d.refinement import losses
-from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_tones, warp
+from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_skin, vary_tones, warp
 from recon3d.refinement.conditioning import CHANNELS, MOUTH, WORKING, as_tensor
 from recon3d.refinement.networks import Discriminators, Generator
 from recon3d.refinement.settings import TrainingSettings
@@ -23,6 +23,10 @@ from recon3d.refinement.weights import load_generator, save_generator
 from recon3d.tracking.topology import MIRROR
 
 _EYES = (33, 133), (362, 263)
+_FACE = 150.0
+"""Width of a face in the pictures inside the network, about, px."""
+_BLUR = 0.6
+"""Blur of a fused view, about, standard deviation in px of the frames."""
 _RECORDED = (
     "learning_rate",
     "adversarial",
@@ -40,6 +44,7 @@ _RECORDED = (
     "morph",
     "mosaic",
     "noise",
+    "skin",
 )
 """Settings that may change when training goes on, each change written down."""
 _FREE = {
@@ -85,7 +90,8 @@ class Trainer:
         describer: torch.nn.Module | None = None,
     ):
         self.data, self.val, self.out, self.settings = train, val, Path(out), settings
-        self.by_size = np.argsort(_face_sizes(train), kind="stable")
+        self.face_px = _face_sizes(train)
+        self.by_size = np.argsort(self.face_px, kind="stable")
         self.ranks = np.argsort(self.by_size, kind="stable")
         self.note = note or (lambda text: None)
         self.embed = embed
@@ -165,6 +171,9 @@ class Trainer:
                 outline = np.array([s.crop, 0]) + outline[MIRROR] * [-1, 1]
             if s.warp > 0 and rng.random() < 0.7:
                 x, y, place, outline = warp(x, y, place, outline, s.warp, rng)
+            if s.skin > 0 and rng.random() < 0.5:
+                blur = _BLUR * _FACE / max(self.face_px[chosen[k]], 20.0)
+                x, y = vary_skin(x, y, outline, float(blur), s.skin, rng)
             if s.noise > 0 and rng.random() < 0.6:
                 x = disturb(x, s.noise, rng)
             x, y = vary_tones(x, y, rng)

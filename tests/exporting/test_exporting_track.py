@@ -2,6 +2,7 @@
 
 import json
 import resource
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from recon3d.errors import InputError
 from recon3d.exporting import NOTICE, load_result, png_text, write_png, write_track
+from recon3d.exporting.pictures import best_views
 from recon3d.exporting.records import NOW7, landmark_points
 from recon3d.files import atomic_write
 
@@ -176,3 +178,21 @@ def test_leftovers_of_a_killed_run_go(reconstruction, tmp_path):
     assert not (tmp_path / ".partial-abc").exists()
     assert not (tmp_path / "views" / "yaw+99_input0_frame000001.png").exists()
     assert (tmp_path / "notes.txt").read_text() == "kept"
+
+
+def test_the_view_of_a_bin_has_open_eyes_where_one_has(reconstruction):
+    views = reconstruction.track.views
+    lids = np.array(
+        [[20.0, 50], [50, 50], [35, 46], [35, 54], [80, 50], [110, 50], [95, 46], [95, 54]]
+    )
+    points = np.array(views[0].landmarks)
+    points[[33, 133, 159, 145, 362, 263, 386, 374]] = lids
+    shut = points.copy()
+    shut[[159, 145, 386, 374], 1] = 50
+    opened = replace(views[0], landmarks=points, yaw=2.0, quality=0.6)
+    closed = replace(views[0], landmarks=shut, yaw=-2.0, quality=0.9)
+    track = replace(reconstruction.track, views=(closed, opened, opened))
+    assert best_views(track) == [1]
+    assert best_views(replace(track, views=(closed, closed))) == [0]
+    # What the fit did not believe is passed over all the same.
+    assert best_views(track, np.array([1.0, 0, 0])) == [0]

@@ -1,13 +1,17 @@
 import csv
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from refinement_scenes import make_pairs
 
 from recon3d.errors import InputError
-from recon3d.refinement.augmentation import disturb, morph, mosaic, warp
+from recon3d.frontal.camera import frontal_camera, landmark_points
+from recon3d.geometry import project
+from recon3d.morphable import load_model
+from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_skin, warp
 from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.training import Trainer, train
 
@@ -256,6 +260,34 @@ def test_errors_of_the_picture_alone():
     assert torch.equal(
         disturb(x, 3.0, np.random.default_rng(7)), disturb(x, 3.0, np.random.default_rng(7))
     )
+
+
+def test_marks_on_the_skin_are_in_picture_and_target_alike():
+    model = load_model("recon3d")
+    camera = frontal_camera(model, model.mean, 3000.0)
+    points = project(landmark_points(model, model.mean), camera.K, camera.R, camera.t) / 2
+    x = torch.zeros(15, 256, 256)
+    x[-1, :, :128] = -1  # no face there
+    x[-1, :, 128:] = 1
+    y = torch.zeros(3, 256, 256)
+    bearded = 0
+    for seed in range(30):
+        marked, target = vary_skin(x, y, points, 3.0, 0.12, np.random.default_rng(seed))
+        assert not target[:, :, :126].any() and torch.equal(marked[6:], x[6:])
+        assert torch.equal(marked[:3], marked[3:6])
+        # The picture shows what the target has, at the picture's own resolution.
+        shown, meant = (
+            cv2.GaussianBlur(np.log1p(p.numpy()).transpose(1, 2, 0), (0, 0), 6.0)[:, 150:]
+            for p in (marked[:3], target)
+        )
+        assert np.abs(shown - meant).max() < 0.06
+        column, row = points[[17, 152]].mean(0).astype(int)
+        bearded += bool(target[:, row, max(column - 4, 130) : column + 12].mean() < -0.1)
+    assert 1 <= bearded <= 15
+    again = vary_skin(x, y, points, 3.0, 0.12, np.random.default_rng(29))
+    assert torch.equal(again[0], marked) and torch.equal(again[1], target)
+    lost = np.full_like(points, np.nan)
+    assert torch.isfinite(vary_skin(x, y, lost, 3.0, 0.12, np.random.default_rng(0))[1]).all()
 
 
 def test_begins_with_earlier_weights(pairs, tmp_path):
