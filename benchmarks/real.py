@@ -4,9 +4,9 @@
 
 What is trained on people who do not exist has to work on those who do. Parts of real clips are
 reduced to faces of 32 to 64 px in other light and go through the main job; the person's descriptor
-is that of the frames of full size that look ahead (dlib's, the mean). There is no truth but that,
-so what is told is how near pictures are to the person: fused, refined, and the best single frame.
-No picture is kept. Fills its section of docs/RESULTS.md if nothing is left out.
+is that of the frames of full size that look ahead with open eyes (dlib's, the mean). There is no
+truth but that, so what is told is how near pictures are to the person: fused, refined, and the best
+single frame. No picture is kept. Fills its section of docs/RESULTS.md if nothing is left out.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from results import PAGE, machine, markdown_table, write_section
 
 from recon3d import pipeline
 from recon3d.errors import NoFaceError
-from recon3d.evaluation.baselines import best_frame, single_frame
+from recon3d.evaluation.baselines import single_frame
 from recon3d.evaluation.metrics import FaceDescriptor
 from recon3d.media import VideoWriter, iterate_frames, open_inputs
 from recon3d.restoration import ColourTemperature, LowLight, Recipe, degrade_clip
 from recon3d.scenes.truth import portrait_landmarks
 from recon3d.settings import load_settings
-from recon3d.tracking import track_faces
-from recon3d.types import FaceTrack
+from recon3d.tracking import best_portraits, eyes_open, track_faces
+from recon3d.types import FaceObservation, FaceTrack
 
 PARTS = {
     "talking, first": ("talking_512.mp4", 0, 75),
@@ -69,15 +69,25 @@ COLUMNS = ("best single frame", "fused", "refined")
 
 
 def person(track: FaceTrack, describe: FaceDescriptor) -> np.ndarray:
-    """(128,) mean descriptor of the frames that look ahead."""
-    first = best_frame(track)
+    """(128,) mean descriptor of the frames that look ahead with open eyes."""
+    first = best_portrait(track)
+    opened = eyes_open(np.array([view.landmarks for view in track.views]))
     found = []
-    for view in track.views:
+    for view, is_open in zip(track.views, opened, strict=True):
         turned = max(abs(view.yaw), abs(view.pitch - first.pitch))
-        if view.patch is None or turned > AHEAD:
+        if view.patch is None or is_open < 0.5 or turned > AHEAD:
             continue
-        found.append(described(single_frame(replace(track, views=(view,))).frontal, describe))
+        found.append(described(as_portrait(track, view), describe))
     return np.mean([x for x in found if x is not None], axis=0)
+
+
+def best_portrait(track: FaceTrack) -> FaceObservation:
+    return track.views[best_portraits(track.views, 1)[0]]
+
+
+def as_portrait(track: FaceTrack, view: FaceObservation) -> np.ndarray:
+    """The frame alone, enlarged, its eyes in place."""
+    return single_frame(replace(track, views=(view,))).frontal
 
 
 def described(picture: np.ndarray, describe: FaceDescriptor) -> np.ndarray | None:
@@ -113,7 +123,8 @@ def measure(frames, face_px: float, camera: Camera, is_like: np.ndarray, describ
         except NoFaceError:
             return dict.fromkeys(COLUMNS, float("nan"))
         best = made.reconstructions[0]
-        pictures = (single_frame(best.track).frontal, best.frontal.raw, best.frontal.image)
+        single = as_portrait(best.track, best_portrait(best.track))
+        pictures = (single, best.frontal.raw, best.frontal.image)
     found = [described(x, describe) for x in pictures]
     return {
         name: float("nan") if x is None else float(np.linalg.norm(x - is_like))
@@ -142,9 +153,10 @@ def report(rows: dict[tuple[str, str], dict], others: float) -> str:
 
 Parts of three real clips, reduced to small faces in other light, through the main job. Distance of
 dlib's descriptors to the person's, which is the mean of the clip's own frames of full size that
-look ahead; the three people are {others:.2f} apart. Poses and expressions differ, so the distance
-cannot come down to nothing. These people mostly look ahead, and talk and laugh: the single frame
-has an expression of the good frames, where fusion draws a neutral face, and needs no turning.
+look ahead with open eyes; the three people are {others:.2f} apart. Poses and expressions differ, so
+the distance cannot come down to nothing. These people mostly look ahead, and talk and laugh: the
+single frame has an expression of the good frames, where fusion draws a neutral face, and needs no
+turning.
 
 ```
 python benchmarks/real.py --clips ../shared/data/clips
