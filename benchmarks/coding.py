@@ -184,6 +184,11 @@ def report(rows: pd.DataFrame, people: int) -> str:
                     f"{ways['true, solver'] - ways['true, average']:+.2f}",
                 ]
             )
+    mean = rows.assign(crf=rows["crf"].fillna(0)).groupby(["crf", "way"])["identity"].mean()
+    spared = "; ".join(
+        f"{title} {100 * (mean[crf or 0]['solver'] / mean[crf or 0]['average'] - 1):+.1f} %"
+        for title, crf in strengths
+    )
     table = markdown_table(["H.264", *COLUMNS], body)
     by_camera = markdown_table(
         [
@@ -208,6 +213,8 @@ python benchmarks/coding.py --photos ../shared/data/synthetic_faces --people {pe
 Machine: {machine()}.
 
 {table}
+
+- what the solver does to the identity distance of the plain average: {spared}
 
 Gains in dB by camera:
 
