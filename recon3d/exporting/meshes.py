@@ -55,7 +55,7 @@ def unit_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def texture_picture(
-    texture: FaceTexture, kind: str = "albedo", gains: ArrayLike = (1.0, 1.0, 1.0)
+    texture: FaceTexture, kind: str = "albedo", gains: ArrayLike = 1.0
 ) -> np.ndarray:
     """The texture as an sRGB picture without holes.
 
@@ -66,7 +66,7 @@ def texture_picture(
     ----------
     texture : FaceTexture
     kind : {"albedo", "lit"}
-    gains : (3,)
+    gains : float or (3,)
         Factors of the linear channels; what they make too bright is bent below white, hue kept.
 
     Returns

@@ -34,6 +34,8 @@ _BEARD = (
 )
 _BARE = LIPS[0]
 """Where no beard grows inside of that."""
+_BEARDED = 0.25
+"""Share of the crops with marks that get a beard."""
 
 
 def vary_tones(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator):
@@ -274,10 +276,6 @@ def vary_skin(
     for part in (slice(0, 3), slice(3, 6)):
         x[part] = shaded(x[part], coarse)
     return x, shaded(y, field)
-
-
-_BEARDED = 0.25
-"""Share of the crops with marks that get a beard."""
 
 
 def _patches(side: int, outline: np.ndarray, amount: float, rng: np.random.Generator):
