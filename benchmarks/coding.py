@@ -3,11 +3,13 @@
     python benchmarks/coding.py --photos ../shared/data/synthetic_faces [--people 3] [--out DIR]
 
 Own scenes, small and bad as the benchmark's, but with the encoder left out or of a chosen strength,
-go through the main job, and once more through fusion alone with true shape, cameras and
-expressions handed in. So it shows what more frames and the solver bring when noise and blur are all
-that ails the frames, and what is left of that when one frame is predicted from another and hardly
-anything is written of the difference. Finished rows are kept in --out; ``--part`` takes every
-so many-th clip, for several processes.
+are tracked, fitted, fused and refined, and fused once more with true shape, cameras and expressions
+handed in. (The mesh is not settled as the main job does; heads are drawn from the model that fits
+them, displaced by a millimetre of what it does not contain.) So it shows what more frames and the
+solver bring when noise and blur are all that ails the frames, and what is left of that when one
+frame is predicted from another and hardly anything is written of the difference. Finished rows are
+kept in --out: after a change of code start with an empty folder. ``--part`` takes every so many-th
+clip, for several processes.
 """
 
 from __future__ import annotations

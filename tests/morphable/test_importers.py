@@ -473,6 +473,15 @@ def test_bfm_other_mat(tmp_path):
         bfm.read(path)
 
 
+def test_bfm_of_matlab_7_3_says_how_to_save_it(tmp_path):
+    path = tmp_path / "model.mat"
+    # Its header says version 2; HDF5 follows, which SciPy does not read.
+    header = b"MATLAB 7.3 MAT-file".ljust(116) + bytes(8) + b"\x00\x02IM"
+    path.write_bytes(header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ModelError, match="save it again with -v7"):
+        bfm.read(path)
+
+
 def test_bfm2017(tmp_path):
     h5py = pytest.importorskip("h5py", reason="h5py (the extra 'models') is not installed")
     path = tmp_path / "model2017-1_bfm_nomouth.h5"
