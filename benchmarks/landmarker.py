@@ -31,7 +31,7 @@ from recon3d.morphable import load_model
 from recon3d.scenes.portraits import portrait_texture
 from recon3d.scenes.scene import Scene
 from recon3d.state import load_state, save_state
-from recon3d.tracking import track_faces
+from recon3d.tracking import TrackingSettings, track_faces
 
 PERSON = 900
 """First of these people; the scenes of the other benchmarks begin at 100 and 200."""
@@ -118,7 +118,7 @@ def clips(photos: Path, count: int, models: dict, folder: Path) -> list[dict]:
             model = models[own.model]
             texture = portrait_texture(model, image, points, own.scene.person)
             truth, frames = frames_of(own, model, texture)
-            tracks = track_faces(iter(list(frames))).tracks
+            tracks = track_faces(iter(list(frames)), TrackingSettings(correct=False)).tracks
             if tracks:
                 row = dict(name=own.name, model=own.model, track=tracks[0], R=truth.R)
                 save_state(file, row, STATE)

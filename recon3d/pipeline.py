@@ -339,6 +339,9 @@ class _Job:
             "embedder": self.embedder is not None,
             "settings": {k: chosen[k] for k in kept if k in chosen},
         }
+        corrector = _load_corrector(self.settings)
+        if corrector is not None:
+            parts["corrector"] = corrector.sha256
         if stage == "refinement" or (stage == "frontal" and _looks_through(self.refiner)):
             parts["refiner"] = self.refiner.licence.as_dict() | {"sha256": self.refiner.sha256}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -483,11 +486,20 @@ def _load_model(name: str) -> FaceModel:
     return load_model(name)
 
 
+def _load_corrector(settings: RunSettings):
+    from recon3d.tracking.correction import load_corrector
+
+    return load_corrector(settings.tracking)
+
+
 def _ledger(model: FaceModel, settings: RunSettings) -> list[licences.LedgerEntry]:
     source = str(getattr(settings.tracking, "landmarks", "mediapipe"))
     entries = [licences.of_model(model), licences.MEDIAPIPE]
     if source == "face-alignment":
         entries.append(licences.FACE_ALIGNMENT)
+    corrector = _load_corrector(settings)
+    if corrector is not None:
+        entries.append(corrector.describe())
     return entries
 
 

@@ -20,6 +20,7 @@ ORDER = (
     "frontal",
     "scenes",
     "refinement",
+    "calibration",
     "recognition",
     "evaluation",
     "exporting",

@@ -144,6 +144,7 @@ def _checks() -> Iterator[dict]:
     group = "Models and weights"
     yield from _models(group)
     yield _landmarks(group)
+    yield _correction(group)
     yield _embedder(group)
     yield _refiner(group)
     yield _face_alignment(group)
@@ -214,6 +215,23 @@ def _landmarks(group: str) -> dict:
         optional=False,
         licence=MEDIAPIPE.licence,
     )
+
+
+def _correction(group: str) -> dict:
+    """Of the landmarks of small faces; an asset."""
+    from recon3d.errors import ModelError
+    from recon3d.tracking.correction import read_corrector
+
+    label = "landmark correction"
+    try:
+        corrector = read_corrector()
+    except ModelError as error:
+        return _row(
+            group, label, False, str(error), "git checkout -- assets/landmarks", optional=False
+        )
+    detail = f"{corrector.about.get('steps', '?')} steps"
+    licence = corrector.describe().licence
+    return _row(group, label, True, detail, optional=False, licence=licence)
 
 
 def _embedder(group: str) -> dict:

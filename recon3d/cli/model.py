@@ -87,6 +87,100 @@ def build(
     typer.echo(f"wrote {out}")
 
 
+@app.command("calibrate")
+def calibrate(
+    photos: Path = typer.Option(
+        ..., help="Folder or tar of portraits; a metadata.csv beside them may name splits."
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder for lessons, checkpoint, weights."),
+    clips: int = typer.Option(None, help="Clips to simulate, about."),
+    steps: int = typer.Option(None, help="Steps of the optimiser."),
+    device: str = typer.Option(None, help="auto, cpu or cuda."),
+    seed: int = typer.Option(None, help="Of everything random."),
+    assignments: list[str] = typer.Option(
+        None, "--set", metavar="KEY=VALUE", help="One setting, such as batch=32."
+    ),
+    model: str = typer.Option("recon3d", help="Face model that photos are fitted with."),
+    heads: list[str] = typer.Option(
+        None,
+        help="Face models, names or paths, of which rendered heads are drawn; --model's own by "
+        "default, 'none' for photos alone.",
+    ),
+    also: list[Path] = typer.Option(
+        None, "--also", help="Folder of another run whose training lessons are used too."
+    ),
+    lessons_only: bool = typer.Option(False, "--lessons-only", help="Simulate and stop."),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
+    threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
+    workers: int = typer.Option(
+        0, help="Processes that simulate; 0 takes the machine's cores, at most 8."
+    ),
+) -> None:
+    """Learn what the landmarker gets wrong about small and bad faces, from simulated clips.
+
+    Writes landmarks.safetensors; try it with --set tracking.corrector=PATH. What is simulated is
+    kept, and --resume goes on from the last checkpoint.
+    """
+    import os
+
+    import torch
+
+    from recon3d.calibration import CalibrationSettings, make_lessons, read_lessons, train
+    from recon3d.errors import InputError
+    from recon3d.morphable import load_model
+    from recon3d.progress import Reporter
+    from recon3d.settings import validated
+
+    settings = validated(
+        CalibrationSettings, assignments, clips=clips, steps=steps, device=device, seed=seed
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if not photos.exists():
+        raise InputError(f"no such folder of photos: {photos}")
+    face_model = load_model(model)
+    head_models = [load_model(name) for name in heads or [model] if name != "none"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to --out {out}: {error.strerror or error}") from error
+    reporter = Reporter()
+    files = {}
+    for split, count in (("val", settings.val_clips), ("train", settings.clips)):
+        with reporter.stage(f"lessons ({split})") as move:
+            files[split] = make_lessons(
+                photos,
+                out / "lessons",
+                face_model,
+                clips=count,
+                split=split,
+                seed=settings.seed,
+                heads=head_models,
+                workers=workers or min(os.cpu_count() or 1, 8),
+                progress=move,
+            )
+    if lessons_only:
+        return
+    more = [path for folder in also or [] for path in sorted((folder / "lessons").glob("train_*"))]
+    with reporter.stage("training") as move:
+        path = train(
+            read_lessons([*files["train"], *(p for p in more if p.suffix == ".npz")]),
+            read_lessons(files["val"]),
+            out,
+            settings,
+            resume=resume,
+            about={
+                "name": "landmark correction",
+                "licence": face_model.licence or "unknown",
+                "origin": "recon3d model calibrate",
+                "heads": ", ".join(m.name for m in head_models),
+            },
+            note=reporter.line,
+            progress=move,
+        )
+    typer.echo(f"weights: {path}; try them with recon3d run --set tracking.corrector={path}")
+
+
 @app.command("import")
 def import_(
     path: Path = typer.Argument(..., help="The publisher's file or folder."),

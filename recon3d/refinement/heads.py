@@ -9,6 +9,8 @@ whole pipeline.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -26,9 +28,9 @@ from recon3d.refinement.simulation import (
     texture_size,
     where_shown,
 )
-from recon3d.restoration import degrade_clip
+from recon3d.restoration import Recipe, degrade_clip
 from recon3d.scenes.portraits import portrait_texture
-from recon3d.scenes.scene import Lamp, Scene, clean_frames, scene_truth
+from recon3d.scenes.scene import Lamp, Scene, SceneTruth, clean_frames, scene_truth
 from recon3d.texturing.fusion import fuse_texture
 from recon3d.texturing.settings import TexturingSettings
 from recon3d.types import FaceFit, FaceModel, FaceTrack, Frame, FrontalView
@@ -67,6 +69,61 @@ def random_lamp(rng: np.random.Generator) -> Lamp:
     x, y, z = (float(v) for v in direction / np.linalg.norm(direction))
     radius = float(rng.uniform(1, 12)) if rng.random() < 0.7 else None
     return Lamp(6500.0, 1.0, (x, y, z), float(rng.uniform(0.15, 0.9)), radius)
+
+
+@dataclass(frozen=True)
+class HeadFilm:
+    """A rendered head before a bad camera.
+
+    Attributes
+    ----------
+    truth : SceneTruth
+    lamp : Lamp
+    recipe : Recipe
+        The camera's faults.
+    even, contrast : float
+        What was done to the light of the skin's photo.
+    frames : list of (H, W, 3) uint8 sRGB
+    """
+
+    truth: SceneTruth
+    lamp: Lamp
+    recipe: Recipe
+    even: float
+    contrast: float
+    frames: list[np.ndarray]
+
+
+def film_head(
+    photo: np.ndarray,
+    points: np.ndarray,
+    heads: FaceModel,
+    rng: np.random.Generator,
+    change: dict | None = None,
+) -> HeadFilm:
+    """A clip of a random head that wears a photo.
+
+    Parameters
+    ----------
+    photo : (H, W, 3) uint8 sRGB
+    points : (478, 2 or 3) px
+        Its landmarks.
+    heads : FaceModel
+        The head is drawn from this model.
+    rng : Generator
+    change : dict, optional
+        Fields of the scene that are not left to chance.
+    """
+    scene, lamp = random_scene(rng), random_lamp(rng)
+    scene = scene.model_copy(update=change or {})
+    recipe = random_recipe(rng, scene.face_px)
+    size = 512 if scene.face_px < 90 else 1024
+    even, contrast = random_evenness(rng)
+    skin = portrait_texture(heads, photo, points, scene.person, size, even=even, contrast=contrast)
+    skin = np.clip(skin * np.exp(rng.uniform(np.log(0.6), np.log(1.3))), 0.002, 0.95)
+    truth = scene_truth(scene, heads, skin.astype(np.float32))
+    frames = list(degrade_clip(clean_frames(truth, lamp), recipe, rng))[: scene.n_frames]
+    return HeadFilm(truth, lamp, recipe, even, contrast, frames)
 
 
 def simulate_head(
@@ -115,14 +172,9 @@ def simulate_head_clip(
     from recon3d.fitting import fit_track
     from recon3d.tracking import TrackingSettings, track_faces
 
-    scene, lamp = random_scene(rng), random_lamp(rng)
-    recipe = random_recipe(rng, scene.face_px)
-    size = 512 if scene.face_px < 90 else 1024
-    even, contrast = random_evenness(rng)
-    skin = portrait_texture(heads, photo, points, scene.person, size, even=even, contrast=contrast)
-    skin = np.clip(skin * np.exp(rng.uniform(np.log(0.6), np.log(1.3))), 0.002, 0.95)
-    truth = scene_truth(scene, heads, skin.astype(np.float32))
-    frames = list(degrade_clip(clean_frames(truth, lamp), recipe, rng))[: scene.n_frames]
+    film = film_head(photo, points, heads, rng)
+    truth, scene, lamp = film.truth, film.truth.scene, film.lamp
+    frames = film.frames
     stream = (Frame(frame, k, k / scene.fps) for k, frame in enumerate(frames))
     tracks = track_faces(stream, TrackingSettings(max_views=24)).tracks
     if not tracks:
@@ -136,9 +188,9 @@ def simulate_head_clip(
         "whole_pipeline": True,
         "heads": heads.name,
         "light": [*lamp.direction, lamp.ambient, lamp.radius_deg],
-        "even": round(even, 2),
-        "contrast": round(contrast, 2),
-        "recipe": recipe.model_dump(mode="json"),
+        "even": round(film.even, 2),
+        "contrast": round(film.contrast, 2),
+        "recipe": film.recipe.model_dump(mode="json"),
     }
     picture, cover, _ = truth.frontal_picture()
 

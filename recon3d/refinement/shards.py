@@ -17,6 +17,7 @@ from recon3d.errors import InputError, NoFaceError
 from recon3d.files import atomic_write
 from recon3d.refinement.conditioning import CHANNELS, WORKING, condition
 from recon3d.types import FaceModel
+from recon3d.workers import done_by
 
 if TYPE_CHECKING:
     from recon3d.refinement.simulation import Pair, SimulatedClip
@@ -133,7 +134,7 @@ def make_shards(
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     source = _Source(photos, split, model, seed, tuple(heads), heads_share)
     done = len(paths) - len(missing)
-    for _ in _made(source, [(paths[n], n * SHARD, pairs) for n in missing], workers):
+    for _ in done_by(source, [(paths[n], n * SHARD, pairs) for n in missing], workers):
         done += 1
         if progress is not None:
             progress(min(done * SHARD, pairs), pairs)
@@ -168,67 +169,6 @@ class _Source:
             path,
             list(_simulated(self, chosen, numbers)),
         )
-
-
-def _made(source: _Source, jobs: list[tuple], workers: int) -> Iterator[None]:
-    """Write shards; one by one here, or by several processes in any order."""
-    if not jobs:
-        return
-    if workers <= 1:
-        source.open()
-        for job in jobs:
-            source.write(*job)
-            yield
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    # Fresh processes: one that is copied while threads run inherits their locks.
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)), multiprocessing.get_context("spawn"), _begin_work, (source,)
-    )
-    try:
-        for future in as_completed([pool.submit(_work, job) for job in jobs]):
-            future.result()
-            yield
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_OWN: dict[str, _Source] = {}
-
-
-def leave_with_parent() -> None:
-    """End this process when the one that began it ends, however that was: a killed command leaves
-    nobody behind who works on."""
-    import multiprocessing
-    import threading
-    from multiprocessing.connection import wait
-
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def _begin_work(source: _Source) -> None:
-    leave_with_parent()
-    import torch
-
-    from recon3d.rendering._threads import set_num_threads
-
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    set_num_threads(1)
-    _OWN["source"] = source.open()
-
-
-def _work(job: tuple) -> None:
-    _OWN["source"].write(*job)
 
 
 def _simulated(source: _Source, names: list[str], numbers: range) -> Iterator[dict]:

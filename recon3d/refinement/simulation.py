@@ -52,6 +52,7 @@ from recon3d.restoration import (
 from recon3d.scenes.portraits import DARK, log_light
 from recon3d.texturing.fusion import fuse_texture
 from recon3d.texturing.settings import TexturingSettings
+from recon3d.tracking.settings import TrackingSettings
 from recon3d.types import (
     Camera,
     FaceFit,
@@ -175,13 +176,16 @@ def some_views(
     )
 
 
-def fit_portrait(image: np.ndarray, model: FaceModel) -> Portrait:
+def fit_portrait(
+    image: np.ndarray, model: FaceModel, tracking: TrackingSettings | None = None
+) -> Portrait:
     """Find and fit the one face of a photo.
 
     Parameters
     ----------
     image : (H, W, 3) uint8 sRGB
     model : FaceModel
+    tracking : TrackingSettings, optional
 
     Raises
     ------
@@ -191,7 +195,7 @@ def fit_portrait(image: np.ndarray, model: FaceModel) -> Portrait:
     from recon3d.fitting import fit_track
     from recon3d.tracking import track_faces
 
-    tracks = track_faces([Frame(image, 0, 0.0)]).tracks
+    tracks = track_faces([Frame(image, 0, 0.0)], tracking).tracks
     if not tracks:
         raise NoFaceError("no face is found in the photo")
     fit = fit_track(tracks[0], model)
@@ -330,6 +334,72 @@ def simulate(portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bo
     return clip.pair(clip.track, clip.fit)
 
 
+@dataclass(frozen=True)
+class PortraitFilm:
+    """A portrait that turns before a bad camera.
+
+    Attributes
+    ----------
+    portrait : Portrait
+        In the light that it is seen in.
+    even, contrast : float
+        What was done to that light.
+    plan : dict
+        True motion and camera of the frames, and its faults.
+    frames : list of (H, W, 3) uint8 sRGB
+    """
+
+    portrait: Portrait
+    even: float
+    contrast: float
+    plan: dict
+    frames: list[np.ndarray]
+
+    def landmarks(self, frame: int) -> np.ndarray:
+        """(478, 2) px where the points that the landmarker sees in the photo are in a frame.
+
+        The fitted surface carries them; what it leaves of them in the photo goes along with the
+        face's size, and with the cosine of its turn across.
+        """
+        fit, plan = self.portrait.fit, self.plan
+        seen = project(_points(fit, fit.expression[0]), fit.K[0], fit.R[0], fit.t[0])
+        rest = np.nan_to_num(self.portrait.landmarks[:, :2] - seen)
+        R, t, K = plan["R"][frame], plan["t"][frame], plan["K"]
+        zoom = (K[0, 0] / t[2]) / (fit.K[0, 0, 0] / fit.t[0, 2])
+        turn = np.cos(np.radians(head_angles(R[None])[0, 0]))
+        moved = _points(fit, fit.expression[0] + plan["expression"][frame])
+        return project(moved, K, R, t) + rest * zoom * np.array([turn, 1.0])
+
+
+def _points(fit: FaceFit, expression: np.ndarray) -> np.ndarray:
+    """(478, 3) mm landmarks of a fit's face with an expression (E,)."""
+    vertices = fit.model.vertices(fit.identity, expression) + fit.displacement
+    return landmark_points(fit.model, vertices)
+
+
+def film_portrait(
+    portrait: Portrait, rng: np.random.Generator, most: int | None = None
+) -> PortraitFilm:
+    """A clip of a portrait that turns.
+
+    Parameters
+    ----------
+    portrait : Portrait
+    rng : Generator
+    most : int, optional
+        No more frames than these, spread over the motion.
+    """
+    even, contrast = random_evenness(rng)
+    portrait = in_even_light(portrait, even, contrast)
+    relief = build_relief(portrait, rng)
+    plan = _plan(portrait, rng)
+    if most is not None and len(plan["R"]) > most:
+        rows = np.linspace(0, len(plan["R"]) - 1, most).round().astype(int)
+        plan |= {key: plan[key][rows] for key in ("R", "t", "expression")}
+    frames = list(degrade_clip(_render(portrait, relief, plan, rng), plan["recipe"], rng))
+    return PortraitFilm(portrait, even, contrast, plan, frames[: len(plan["R"])])
+
+
 def simulate_clip(
     portrait: Portrait, rng: np.random.Generator, *, whole_pipeline: bool = False
 ) -> SimulatedClip:
@@ -351,12 +421,8 @@ def simulate_clip(
     NoFaceError
         If the whole pipeline finds no face in the clip.
     """
-    even, contrast = random_evenness(rng)
-    portrait = in_even_light(portrait, even, contrast)
-    relief = build_relief(portrait, rng)
-    plan = _plan(portrait, rng)
-    frames = list(degrade_clip(_render(portrait, relief, plan, rng), plan["recipe"], rng))
-    frames = frames[: len(plan["R"])]
+    film = film_portrait(portrait, rng)
+    portrait, plan, frames = film.portrait, film.plan, film.frames
     if whole_pipeline:
         track, fit, R, expression = _fit_for_real(frames, portrait, plan)
     else:
@@ -370,8 +436,8 @@ def simulate_clip(
         "frames": len(frames),
         "yaw_span_deg": round(plan["yaw_span"], 1),
         "whole_pipeline": whole_pipeline,
-        "even": round(even, 2),
-        "contrast": round(contrast, 2),
+        "even": round(film.even, 2),
+        "contrast": round(film.contrast, 2),
         "recipe": plan["recipe"].model_dump(mode="json"),
     }
 
@@ -648,7 +714,7 @@ def fitting_settings():
 def _fit_for_real(frames, portrait: Portrait, plan: dict):
     """Track and fit the clip; the photo's pose is that of the view nearest to the first frame."""
     from recon3d.fitting import fit_track
-    from recon3d.tracking import TrackingSettings, track_faces
+    from recon3d.tracking import track_faces
 
     stream = [Frame(frame, k, k / 25) for k, frame in enumerate(frames)]
     tracks = track_faces(stream, TrackingSettings(max_views=24)).tracks

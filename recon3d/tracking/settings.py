@@ -38,6 +38,14 @@ class TrackingSettings(BaseModel):
         description="Largest mean difference between the landmarks of a crop and of its mirror "
         "image, as a share of the face's size expressed as eye distance; more is a bad fit.",
     )
+    correct: bool = Field(
+        True,
+        description="Put the landmarks of small faces right by what is known of the landmarker's "
+        "errors (`recon3d model calibrate`).",
+    )
+    corrector: str | None = Field(
+        None, description="File of a landmark correction of your own (.safetensors)."
+    )
     jitter: int = Field(
         6, ge=2, le=16, description="Slightly changed crops of each view, half of them mirrored."
     )

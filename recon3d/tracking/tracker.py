@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from recon3d.tracking.observe import Mesh, measure, mesh_with, observe, quality,
 from recon3d.tracking.settings import TrackingSettings
 from recon3d.tracking.views import Candidate, Reservoir, cut_patch
 from recon3d.types import FaceObservation, FaceTrack, Frame, ImagePatch
+
+if TYPE_CHECKING:
+    from recon3d.tracking.correction import Corrector
 
 NO_FACE = "no face found"
 TOO_SMALL = "face too small"
@@ -95,11 +99,16 @@ def track_faces(
     ------
     BackendUnavailable
         If the landmark source that the settings ask for cannot be used here.
+    ModelError
+        If the landmark correction cannot be read.
     """
+    from recon3d.tracking.correction import load_corrector  # torch is not needed before
+
     settings = settings or TrackingSettings()
     # The chosen source is loaded first: what it lacks must be said before any work is done.
     source = load_landmarker(settings)
     mesher = source if settings.landmarks == "mediapipe" else load_landmarker(settings, "mediapipe")
+    corrector = load_corrector(settings)
     detector = FaceDetector(settings)
     tracker = _Tracker(settings, detector, mesher, embedder)
     try:
@@ -109,7 +118,9 @@ def track_faces(
                 progress(tracker.n_frames)
         people = tracker.finish()
         tracks = tuple(
-            _face_track(number, person, source, mesher, settings, seed, tracker.without_clock)
+            _face_track(
+                number, person, source, mesher, corrector, settings, seed, tracker.without_clock
+            )
             for number, person in enumerate(people)
         )
     finally:
@@ -627,6 +638,7 @@ def _face_track(
     person: _Person,
     source: Landmarker,
     mesher: Landmarker,
+    corrector: Corrector | None,
     settings: TrackingSettings,
     seed: int,
     without_clock: set[int],
@@ -637,7 +649,7 @@ def _face_track(
     for photo, candidate in enumerate(candidates):
         if candidate.source in albums:
             candidate.shot = photo
-    views = tuple(_observation(c, source, mesher, settings, seed) for c in candidates)
+    views = tuple(_observation(c, source, mesher, corrector, settings, seed) for c in candidates)
 
     def column(name: str, kind) -> np.ndarray:
         return np.array([getattr(record, name) for record in records], kind)
@@ -681,6 +693,7 @@ def _observation(
     candidate: Candidate,
     source: Landmarker,
     mesher: Landmarker,
+    corrector: Corrector | None,
     settings: TrackingSettings,
     seed: int,
 ) -> FaceObservation:
@@ -689,6 +702,8 @@ def _observation(
     origin = np.array(patch.origin, np.float64)
     place = FacePlace(mesh.place.centre - origin, mesh.place.size, mesh.place.roll)
     landmarks, covariance, depth = _measured(candidate, patch, place, mesher, settings, seed)
+    if corrector is not None:
+        landmarks = corrector([patch.image], [landmarks - origin])[0] + origin
     if source is not mesher:
         rng = np.random.default_rng([seed, candidate.source, candidate.frame_index])
         other = measure(patch.image, place, source, settings, rng)

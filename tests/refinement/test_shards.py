@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from recon3d.refinement.shards import leave_with_parent
+from recon3d.workers import leave_with_parent
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
