@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
@@ -147,7 +148,14 @@ class _Run:
                 self.average.load_state_dict(kept["average"])
                 self.optimiser.load_state_dict(kept["optimiser"])
                 self.step = int(kept["step"])
-            except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+            except (
+                OSError,
+                RuntimeError,
+                KeyError,
+                ValueError,
+                EOFError,
+                UnpicklingError,
+            ) as error:
                 first = str(error).strip().splitlines()[0]
                 raise InputError(f"cannot go on from {self.checkpoint}: {first}") from error
 
