@@ -70,6 +70,32 @@ def test_missing_file(tmp_path, capsys):
     assert not (tmp_path / "o").exists()
 
 
+def test_missing_landmark_correction(tmp_path, capsys, clip):
+    corrector = tmp_path / "none.safetensors"
+    status, _, err = run(
+        str(clip),
+        *("--out", str(tmp_path / "o"), "--set", f"tracking.corrector={corrector}"),
+        capsys=capsys,
+    )
+    assert status == 2 and "none.safetensors" in one_line(err)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--photos", "{none}"), "no such folder of photos"),
+        (("--photos", "{here}", "--set", "batch=1"), "batch"),
+        (("--photos", "{here}", "--set", "pace=1"), "pace"),
+    ],
+)
+def test_wrong_calibrations(tmp_path, capsys, arguments, said):
+    filled = [x.format(none=tmp_path / "none", here=tmp_path) for x in arguments]
+    status = main(["model", "calibrate", *filled, "--out", str(tmp_path / "o")])
+    assert status == 2 and said in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"just a text file\n" * 50])
 @pytest.mark.parametrize("name", ["clip.mp4", "picture.png", "strange.xyz"])
 def test_not_media(tmp_path, capsys, content, name):
