@@ -9,7 +9,6 @@ truth is what the landmarker sees in the photo itself. Both are small, dark, blu
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from recon3d.errors import InputError, NoFaceError
 from recon3d.files import atomic_write
 from recon3d.geometry import project
 from recon3d.refinement.heads import film_head
-from recon3d.refinement.shards import frontal_names
+from recon3d.refinement.shards import check_origin, frontal_names
 from recon3d.refinement.simulation import film_portrait, fit_portrait
 from recon3d.scenes.portraits import usable_as_skin
 from recon3d.scenes.truth import portrait_landmarks
@@ -185,14 +184,13 @@ def make_lessons(
         raise InputError(f"{photos}: no usable photo in the split {split}")
     origin = {
         "seed": seed,
+        "split": split,
         "photos": len(names),
         "model": model.name,
         "heads": [m.name for m in heads],
     }
-    note = out / f"{split}.json"
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != origin:
-        raise InputError(f"{out} holds lessons of other photos, models or another seed")
-    atomic_write(note, json.dumps(origin))
+    out.mkdir(parents=True, exist_ok=True)
+    check_origin(out, origin)
     paths = [out / f"{split}_{number:05d}.npz" for number in range(-(-clips // CLIPS))]
     jobs = [(path, n * CLIPS) for n, path in enumerate(paths) if not path.exists()]
     done = len(paths) - len(jobs)

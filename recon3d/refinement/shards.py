@@ -129,7 +129,7 @@ def make_shards(
         origin["heads"] = [m.name for m in heads]
         if heads_share != HEADS_SHARE:
             origin["heads_share"] = heads_share
-    _check_origin(out, origin)
+    check_origin(out, origin)
     paths = [out / f"{split}_{number:05d}.npz" for number in range(-(-pairs // SHARD))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     source = _Source(photos, split, model, seed, tuple(heads), heads_share)
@@ -294,7 +294,14 @@ def read_shards(paths: list[Path]) -> dict[str, np.ndarray]:
     return {key: np.concatenate(parts) for key, parts in found.items()}
 
 
-def _check_origin(out: Path, origin: dict) -> None:
+def check_origin(out: Path, origin: dict) -> None:
+    """Write what a folder's files come from (their ``split`` too), or compare with what is there.
+
+    Raises
+    ------
+    InputError
+        If it is another origin, or cannot be read.
+    """
     path = out / f"origin_{origin['split']}.json"
     if path.exists():
         try:
@@ -303,7 +310,7 @@ def _check_origin(out: Path, origin: dict) -> None:
             raise InputError(f"{path} cannot be read: {error}") from error
         if known != origin:
             raise InputError(
-                f"{out} holds pairs of another origin ({known}, now {origin}); choose another one"
+                f"{out} holds files of another origin ({known}, now {origin}); choose another one"
             )
         return
     temporary = path.with_suffix(".tmp")

@@ -135,7 +135,7 @@ def test_lessons_of_a_photo(tmp_path):
     # a landmarker is wrong about such faces, but not by half a face
     size = np.linalg.norm(one.moves, axis=2).mean() / 40
     assert 0.003 < size < 0.2
-    with pytest.raises(InputError, match="other photos, models or another seed"):
+    with pytest.raises(InputError, match="another origin"):
         make_lessons(tmp_path / "photos", tmp_path / "one", model, clips=2, seed=4)
 
 
