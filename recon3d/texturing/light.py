@@ -24,6 +24,11 @@ FLOOR = 0.004
 """Linear light below which a camera's output says little, added before logarithms."""
 LIMIT = np.float32(0.9)
 """Log shading is bent to stay within this."""
+INDEPENDENT = 0.003
+"""Share of the samples that say something of their own: what is left over is mostly misfit, the
+same for whole regions."""
+EXPOSURE = 3.0
+"""Standard deviation of a shot's log exposure: anything."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,9 @@ def _solve(value, weight, basis, camera, mirror, settings):
     # Design of every (frame, point): 8 of its camera's light, an exposure, 3 of its own change.
     local = np.concatenate([np.ones((n, m, 1)), basis[..., :3]], axis=2)
     seen = weight.sum(0)
+    same = (camera[:, None] == camera[None]).astype(float)
     noise = 0.1
+    change = settings.exposure_change
     robust = np.ones_like(weight)
     theta = np.zeros((size, 3))
     if not settings.light:
@@ -186,9 +193,8 @@ def _solve(value, weight, basis, camera, mirror, settings):
             mean[:, b] = local[f] * wf
         normal -= (mean / total[:, None]).T @ mean
         right -= mean.T @ mean_value
-        # What is left over is mostly misfit, the same for whole regions: the samples are worth
-        # far fewer independent ones.
-        information = 0.003 * scale / noise**2
+        prior = _prior(n_cameras, same, per_frame, settings, change)
+        information = INDEPENDENT * scale / noise**2
         normal *= information
         right *= information
         pair = np.flatnonzero((mirror >= 0) & (seen > 0) & (seen[mirror] > 0))
@@ -202,12 +208,13 @@ def _solve(value, weight, basis, camera, mirror, settings):
         # Light has more shape than colour: what the channels share and how they differ have
         # priors of their own.
         shared_part = right.mean(1, keepdims=True)
-        theta = np.linalg.solve(
-            normal + np.diag(_prior(shared, n, per_frame, settings, 1.0)), shared_part
-        ) + np.linalg.solve(
-            normal + np.diag(_prior(shared, n, per_frame, settings, settings.light_colour)),
-            right - shared_part,
+        theta = np.linalg.solve(normal + prior, shared_part) + np.linalg.solve(
+            normal + prior / settings.light_colour**2, right - shared_part
         )
+        # Exposures that change more than a lamp explains show it: a camera that meters, or a cloud.
+        exposure = theta[shared:].reshape(n, per_frame, 3)[:, 0].mean(1)
+        exposure = exposure - (same @ exposure) / same.sum(1)
+        change = max(settings.exposure_change, float(np.sqrt((exposure**2).mean())))
         residual = value - basis @ theta[:shared].reshape(-1, 8, 3)[camera]
         residual -= local @ theta[shared:].reshape(n, per_frame, 3)
         residual -= (np.einsum("fm,fmc->mc", w, residual) / total[:, None])[None]
@@ -220,8 +227,13 @@ def _solve(value, weight, basis, camera, mirror, settings):
     return theta[:shared].reshape(-1, 8, 3), tail[:, 1:], gain, noise
 
 
-def _prior(shared, n, per_frame, settings, factor) -> np.ndarray:
-    """Precisions of all unknowns: harmonics of degree one, of degree two, frames' own."""
-    spread = np.tile([1.0, 1, 1, 0.4, 0.4, 0.4, 0.4, 0.4], shared // 8) * settings.light_prior
-    tail = np.tile([3.0, *[settings.light_change] * (per_frame - 1)], n)
-    return 1 / (factor * np.concatenate([spread, tail])) ** 2
+def _prior(n_cameras, same, per_frame, settings, exposure_change: float) -> np.ndarray:
+    """Inverse covariance of all unknowns: harmonics of degree one, of degree two, frames' own."""
+    n = len(same)
+    spread = np.tile([1.0, 1, 1, 0.4, 0.4, 0.4, 0.4, 0.4], n_cameras) * settings.light_prior
+    tail = np.tile([1.0, *[settings.light_change] * (per_frame - 1)], n)
+    out = np.diag(1 / np.concatenate([spread, tail]) ** 2)
+    exposures = np.arange(n) * per_frame + len(spread)
+    covariance = EXPOSURE**2 * same + exposure_change**2 * np.eye(n)
+    out[np.ix_(exposures, exposures)] = np.linalg.inv(covariance)
+    return out

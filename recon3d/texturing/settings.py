@@ -57,6 +57,13 @@ class TexturingSettings(BaseModel):
         description="Standard deviation of the harmonics of log light, the same for all frames of "
         "a camera; smaller believes in even light.",
     )
+    exposure_change: float = Field(
+        0.1,
+        gt=0,
+        description="Standard deviation of how the log exposure of one frame differs from its "
+        "shot's. A face that turns towards a lamp grows brighter as a whole: with exposures that "
+        "are free in every frame, the lamp is taken for the camera's doing.",
+    )
     light_change: float = Field(
         0.03,
         gt=0,

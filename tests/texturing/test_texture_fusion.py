@@ -120,6 +120,30 @@ def test_side_light_does_not_stay_in_the_albedo():
     assert slopes[True] < 0.5 * slopes[False]
 
 
+def test_a_lamp_is_not_taken_for_the_cameras_exposure():
+    track, fit, _ = make_scene(SWEEP, side_light=0.8)
+    exposures, across = [], []
+    for change in (3.0, SMALL.exposure_change):
+        info = fuse_texture(track, fit, SMALL.model_copy(update={"exposure_change": change})).info
+        exposures.append(np.std(np.mean(info["log_gain"], axis=1)))
+        across.append(np.array(info["light"])[:, 0].mean())
+    # The head is brighter as a whole where it faces the lamp; the camera's exposure never changed.
+    assert exposures[1] < 0.6 * exposures[0]
+    assert abs(across[1] - 0.8) < 0.7 * abs(across[0] - 0.8)
+
+
+def test_photos_of_a_folder_have_exposures_of_their_own():
+    gain = np.exp(np.random.default_rng(2).uniform(-0.7, 0.7, len(SWEEP)))
+    track, fit, _ = make_scene(SWEEP, gain=gain)
+    # No clock ties them: each is a shot.
+    views = tuple(dataclasses.replace(v, source=k) for k, v in enumerate(track.views))
+    album = dataclasses.replace(track, views=views)
+    assert len(np.unique(album.shots)) == len(SWEEP)
+    texture = fuse_texture(album, fit, SMALL)
+    found = np.mean(texture.info["log_gain"], axis=1)
+    assert np.std(found - np.log(gain)) < 0.05
+
+
 def test_an_occluded_frame_loses_its_weight():
     clear, fit, skin = make_scene(SWEEP)
     hidden, _, _ = make_scene(SWEEP, occluded=(6,))
