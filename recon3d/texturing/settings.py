@@ -60,9 +60,10 @@ class TexturingSettings(BaseModel):
     exposure_change: float = Field(
         0.1,
         gt=0,
-        description="Standard deviation of how the log exposure of one frame differs from its "
-        "shot's. A face that turns towards a lamp grows brighter as a whole: with exposures that "
-        "are free in every frame, the lamp is taken for the camera's doing.",
+        description="Least standard deviation of how the log exposure of one frame differs from "
+        "its shot's; frames that show more raise it. A face that turns towards a lamp grows "
+        "brighter as a whole: with exposures that are free in every frame, the lamp is taken for "
+        "the camera's doing.",
     )
     light_change: float = Field(
         0.03,
