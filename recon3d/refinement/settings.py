@@ -40,7 +40,7 @@ class RefinementSettings(BaseModel):
         "refinement is blended back; 0.6 is usually another person.",
     )
     doubt_coefficients: tuple[float, float, float] = Field(
-        (0.302, 0.869, 0.181),
+        (0.198, 0.917, 0.172),
         description="How far the fused view is taken to be wrong, the refiner's opinion counted: "
         "exponents, see recon3d.refinement.doubt. Learned with the shipped weights.",
     )
