@@ -21,7 +21,7 @@ import numpy as np
 from recon3d.colour import srgb_to_linear
 from recon3d.frontal.camera import SIZE
 from recon3d.frontal.pyramid import broad_blur, push_pull
-from recon3d.geometry import crop_camera, head_angles, transform
+from recon3d.geometry import crop_camera, seen_angles, transform
 from recon3d.rendering.native import rasterise_numpy
 from recon3d.types import Camera, FaceFit, FaceTrack
 
@@ -97,7 +97,7 @@ def continued_depth(zbuffer: np.ndarray, covered: np.ndarray, rim: float = 1.0) 
 
 def rank_views(track: FaceTrack, fit: FaceFit) -> np.ndarray:
     """How suitable each view is as the main source, (N,), the larger the better."""
-    angles = head_angles(fit.R)
+    angles = seen_angles(fit.R, fit.t)
     worth = np.zeros(len(track.views))
     for i, view in enumerate(track.views):
         if view.patch is None or fit.view_weight[i] <= 0:
@@ -109,7 +109,7 @@ def rank_views(track: FaceTrack, fit: FaceFit) -> np.ndarray:
             fit.view_weight[i]
             * (0.1 + view.quality)
             * size
-            * np.exp(-((turned / 14.0) ** 2) / 2)
+            * np.exp(-((turned / 8.0) ** 2) / 2)
             / (1 + 0.1 * moved)
         ) + 1e-9 * np.exp(-turned / 20.0)
     return worth
@@ -143,7 +143,7 @@ def bring_surroundings(
         None without a usable view.
     """
     worth = rank_views(track, fit)
-    order = _spread(worth, head_angles(fit.R)[:, 0], limit)
+    order = _spread(worth, seen_angles(fit.R, fit.t)[:, 0], limit)
     if not order:
         return None
     rows, columns = np.mgrid[:SIZE, :SIZE] + 0.5
@@ -252,7 +252,7 @@ def _turned_alike(track: FaceTrack, fit: FaceFit, main: int, worth: np.ndarray) 
     every photo of an album is, may show other hair in another room.
     """
     shots = track.shots
-    angles = head_angles(fit.R)[:, :2]
+    angles = seen_angles(fit.R, fit.t)
     turn = np.linalg.norm(angles - angles[main], axis=1)
     pixel_mm = fit.t[main, 2] / fit.K[main, 0, 0]
     limit = float(np.clip(np.degrees(pixel_mm / _DEPTH_MM), 2.5, 10.0))

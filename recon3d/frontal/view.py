@@ -323,10 +323,15 @@ def _symmetric_light(surface, keep: float) -> np.ndarray:
 
 
 def _face_mask(surface) -> np.ndarray:
-    """Where the fused surface is shown: the face, softly ending before it turns away."""
-    region = np.clip((surface["face"] - 0.15) / 0.5, 0, 1)
-    facing = np.clip((surface["facing"] - 0.25) / 0.3, 0, 1)
-    mask = region * facing * (surface["coverage"] > 0.99)
+    """Where the fused surface is shown: the face, softly ending where it has turned away.
+
+    Skin that is hardly turned this way is stretched out of a few texels; turned frames saw these
+    from the front. Where none did, the frames themselves show as much.
+    """
+    region = np.clip((surface["face"] - 0.02) / 0.2, 0, 1)
+    middle = np.clip((surface["facing"] - 0.25) / 0.3, 0, 1)
+    rim = np.clip((surface["facing"] - 0.1) / 0.15, 0, 1) * (surface["generated"] < 0.5)
+    mask = region * np.maximum(middle, rim) * (surface["coverage"] > 0.99)
     mask = cv2.erode(mask.astype(np.float32), np.ones((5, 5), np.uint8))
     # One piece without holes: nostrils and lids turn away, too, and belong to the face.
     solid = (mask > 0.5).astype(np.uint8)
@@ -337,7 +342,7 @@ def _face_mask(surface) -> np.ndarray:
     filled = np.zeros_like(solid)
     cv2.drawContours(filled, [largest], -1, 1, -1)
     inner = cv2.distanceTransform(filled, cv2.DIST_L2, 5)
-    return np.clip(inner / 12.0, 0, 1).astype(np.float32)
+    return np.clip(inner / 6.0, 0, 1).astype(np.float32)
 
 
 def _match_to_face(image, face, inside, coverage) -> np.ndarray:

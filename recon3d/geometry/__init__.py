@@ -14,7 +14,15 @@ from recon3d.geometry.mesh import (
     triangle_normals,
     vertex_normals,
 )
-from recon3d.geometry.rotation import FRONTAL, head_angles, head_rotation, skew, so3_exp, so3_log
+from recon3d.geometry.rotation import (
+    FRONTAL,
+    head_angles,
+    head_rotation,
+    seen_angles,
+    skew,
+    so3_exp,
+    so3_log,
+)
 
 __all__ = [
     "FRONTAL",
@@ -31,6 +39,7 @@ __all__ = [
     "packed",
     "procrustes_mean",
     "project",
+    "seen_angles",
     "skew",
     "so3_exp",
     "so3_log",

@@ -102,3 +102,36 @@ def head_angles(R: np.ndarray) -> np.ndarray:
     pitch = np.arcsin(np.clip(H[..., 1, 2], -1, 1))
     roll = np.arctan2(packed(H[..., 1, 0]), packed(H[..., 1, 1]))
     return np.degrees(np.stack([yaw, pitch, roll], -1))
+
+
+def seen_angles(R: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Yaw and pitch of the side from which a camera sees a head.
+
+    A head that looks along the camera's axis shows its side where it stands beside that axis. For a
+    head on the axis that does not roll they are those of `head_angles`.
+
+    Parameters
+    ----------
+    R : (..., 3, 3)
+        Model to camera.
+    t : (..., 3)
+        Any unit.
+
+    Returns
+    -------
+    (..., 2) degrees: yaw, pitch
+
+    Raises
+    ------
+    ValueError
+        When a head is where the camera is.
+    """
+    # Where the camera is in the head's axes; the third row of Ry(yaw) Rx(-pitch) is
+    # (-sin y, -cos y sin p, cos y cos p).
+    camera = -np.einsum("...ji,...j->...i", np.asarray(R, np.float64), np.asarray(t, np.float64))
+    distance = np.linalg.norm(camera, axis=-1)
+    if (distance == 0).any():
+        raise ValueError("a head cannot be seen from within: t is zero")
+    yaw = np.arcsin(np.clip(-camera[..., 0] / distance, -1, 1))
+    pitch = np.arctan2(-camera[..., 1], camera[..., 2])
+    return np.degrees(np.stack([yaw, pitch], -1))

@@ -584,6 +584,8 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
         if device.type == "cuda":
             return torch.float16
-        fast = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+        # Without instructions for it, bfloat16 is slower than float32. torch tells by private names.
+        known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        fast = any(getattr(torch.cpu, name, lambda: False)() for name in known)
         return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from recon3d.errors import InputError
-from recon3d.geometry import head_angles, project
+from recon3d.geometry import project, seen_angles
 from recon3d.texturing._kernels import add_samples
 from recon3d.texturing._threads import over
 from recon3d.texturing.atlas import Atlas, build_atlas
@@ -185,7 +185,7 @@ def choose_views(track: FaceTrack, fit: FaceFit, limit: int) -> list[int]:
     ]
     if len(usable) <= limit:
         return usable
-    angles = head_angles(fit.R[usable])[:, :2]
+    angles = seen_angles(fit.R[usable], fit.t[usable])
     worth = np.array([fit.view_weight[i] * track.views[i].quality for i in usable])
     cells: dict[tuple[int, int], list[int]] = {}
     for k in np.argsort(-worth, kind="stable"):

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 
-from recon3d.frontal.surroundings import RIM, continued_depth
+from recon3d.frontal.surroundings import RIM, continued_depth, rank_views
+from recon3d.geometry import head_rotation
 
 
 def bowl(side=256):
@@ -26,3 +29,17 @@ def test_depth_within_the_rim_is_the_surface_s():
     deep = np.hypot(x, y) < 80 - RIM - 3
     np.testing.assert_allclose(found[deep], depth[deep], atol=1e-3)
     assert np.isfinite(found).all()
+
+
+def test_the_main_frame_is_the_one_seen_from_the_front_not_the_one_along_the_axis():
+    # Both look the same but for where the head stands: the first beside the camera's axis and
+    # along it, the second there as well and towards the camera.
+    view = SimpleNamespace(patch=object(), quality=0.5, face_width=60.0)
+    fit = SimpleNamespace(
+        R=np.stack([head_rotation(0, 0, 0), head_rotation(-20, 0, 0)]),
+        t=np.array([[364.0, 0, 1000], [364.0, 0, 1000]]),
+        view_weight=np.ones(2),
+        expression=np.zeros((2, 3)),
+    )
+    worth = rank_views(SimpleNamespace(views=[view, view]), fit)
+    assert worth[1] > 3 * worth[0] > 0

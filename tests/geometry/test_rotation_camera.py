@@ -12,6 +12,7 @@ from recon3d.geometry import (
     head_rotation,
     intrinsics,
     project,
+    seen_angles,
     skew,
     so3_exp,
     so3_log,
@@ -72,6 +73,30 @@ def test_signs_of_the_head_angles():
     assert (head_rotation(20, 0, 0) @ nose)[0] > 0, "yaw > 0 turns to the right of the picture"
     assert (head_rotation(0, 20, 0) @ nose)[1] < 0, "pitch > 0 looks up, y points down"
     assert (head_rotation(0, 0, 20) @ top)[0] < 0, "roll > 0 is counter-clockwise in the picture"
+
+
+@settings(deadline=None)
+@given(st.floats(-85, 85), st.floats(-80, 80), st.floats(200, 5000))
+def test_a_head_on_the_axis_is_seen_as_it_is_turned(yaw, pitch, distance):
+    seen = seen_angles(head_rotation(yaw, pitch, 0), np.array([0, 0, distance]))
+    assert np.allclose(seen, [yaw, pitch], atol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.floats(-60, 60), st.floats(-60, 60), st.floats(-60, 60), vectors)
+def test_how_a_head_is_seen_does_not_depend_on_where_the_camera_points(yaw, pitch, roll, w):
+    R, t = head_rotation(yaw, pitch, roll), np.array([50.0, -20, 700])
+    turned = so3_exp(w)
+    assert np.allclose(seen_angles(turned @ R, turned @ t), seen_angles(R, t), atol=1e-6)
+
+
+def test_a_head_beside_the_axis_shows_its_side():
+    # it looks along the axis, and stands to the right of it
+    yaw, pitch = seen_angles(FRONTAL, np.array([300.0, 0, 1000]))
+    assert np.isclose(yaw, np.degrees(np.arctan(0.3))) and np.isclose(pitch, 0)
+    assert seen_angles(FRONTAL, np.array([0, -300.0, 1000]))[1] > 0, "above the axis: from below"
+    with np.testing.assert_raises(ValueError):
+        seen_angles(FRONTAL, np.zeros(3))
 
 
 def test_projection_by_hand():
