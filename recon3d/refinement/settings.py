@@ -71,8 +71,8 @@ class TrainingSettings(BaseModel):
     blocks: int = Field(2, ge=1, description="Residual blocks of a level, each way.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="auto: float16 on CUDA, bfloat16 on CPUs with instructions for it (AVX512-BF16, "
-        "AMX), else float32.",
+        description="auto: float16 on CUDA, bfloat16 on CPUs with instructions for it (AMX or "
+        "AVX512-BF16), else float32.",
     )
     learning_rate: float = Field(4e-4, gt=0, description="Of the generator; falls as a cosine.")
     critic_rate: float = Field(2e-4, gt=0, description="Of the discriminators.")

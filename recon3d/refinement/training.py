@@ -584,7 +584,7 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
         if device.type == "cuda":
             return torch.float16
-        # Without instructions for it, bfloat16 is slower than float32. torch tells by private names.
+        # Without instructions for it bfloat16 is the slower one. torch's names are private.
         known = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         fast = any(getattr(torch.cpu, name, lambda: False)() for name in known)
         return torch.bfloat16 if fast else torch.float32

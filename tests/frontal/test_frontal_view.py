@@ -16,7 +16,7 @@ from recon3d.frontal.deviation import determined_share, predicted_deviation
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.surroundings import bring_surroundings
 from recon3d.frontal.tone import compress, neutral_gains
-from recon3d.frontal.view import _draw, _pixels, _sources
+from recon3d.frontal.view import _draw, _face_mask, _pixels, _sources
 from recon3d.geometry import head_angles, project, so3_exp
 from recon3d.texturing import TexturingSettings, fuse_texture
 
@@ -94,6 +94,21 @@ def test_evidence_is_support_resolution_and_generation(portrait):
     outside = alone.face_mask == 0
     assert alone.evidence[outside][:, 0].max() == 0
     assert alone.evidence[outside][:, 2].min() == 255
+
+
+def test_skin_at_the_rim_is_shown_as_far_as_frames_saw_it():
+    y, x = np.mgrid[:512, :512] + 0.5 - 256
+    sphere = np.clip(1 - (x**2 + y**2) / 200.0**2, 0, 1)
+    surface = {
+        "face": np.ones((512, 512), np.float32),
+        "facing": np.sqrt(sphere),
+        "coverage": (sphere > 0).astype(np.float32),
+        "generated": (x > 0).astype(np.float32),
+    }
+    shown = _face_mask(surface)[256] > 0.5
+    left, right = 256 - np.flatnonzero(shown)[0], np.flatnonzero(shown)[-1] - 256
+    # sqrt(1 - r^2) is 0.18 where what was seen ends, and 0.4 where what was made up does.
+    assert 185 < left < 200 and 165 < right < 185
 
 
 def _around(track, fit, together):
