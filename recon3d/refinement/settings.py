@@ -42,7 +42,7 @@ class RefinementSettings(BaseModel):
     doubt_coefficients: tuple[float, float, float] = Field(
         (0.198, 0.917, 0.172),
         description="How far the fused view is taken to be wrong, the refiner's opinion counted: "
-        "exponents, see recon3d.refinement.doubt. Learned with the shipped weights.",
+        "exponents, see recon3d.refinement.doubt. Learned with the last weights but one.",
     )
     licence: str = Field(
         "unknown",

@@ -32,8 +32,8 @@ def test_depth_within_the_rim_is_the_surface_s():
 
 
 def test_the_main_frame_is_the_one_seen_from_the_front_not_the_one_along_the_axis():
-    # Both look the same but for where the head stands: the first beside the camera's axis and
-    # along it, the second there as well and towards the camera.
+    # The head stands beside the camera's axis both times: first it looks along the axis, then at
+    # the camera.
     view = SimpleNamespace(patch=object(), quality=0.5, face_width=60.0)
     fit = SimpleNamespace(
         R=np.stack([head_rotation(0, 0, 0), head_rotation(-20, 0, 0)]),
