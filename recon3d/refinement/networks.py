@@ -16,6 +16,8 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,30 +51,71 @@ class Generator(nn.Module):
     ----------
     widths : tuple of int
         Channels of each level, finest first.
-    blocks : int
-        Residual blocks of a level on the way down, and as many on the way up.
+    blocks : int or sequence of int
+        Residual blocks of a level on the way down, and as many on the way up; one number for all
+        levels, or one each. The deepest level has no way up.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many numbers of blocks as levels.
     """
 
-    def __init__(self, widths: tuple[int, ...] = WIDTHS, blocks: int = 2):
+    def __init__(self, widths: tuple[int, ...] = WIDTHS, blocks: int | Sequence[int] = 2):
         super().__init__()
-        self.widths, self.blocks = tuple(widths), blocks
+        counts = (blocks,) * len(widths) if isinstance(blocks, int) else tuple(blocks)
+        if len(counts) != len(widths):
+            raise ValueError(
+                f"expected one number of blocks a level, {len(widths)}, got {len(counts)}"
+            )
+        self.widths, self.blocks = tuple(widths), counts
         self.entry = nn.Conv2d(4 * IN_CHANNELS, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
         self.narrow = nn.ModuleList()
         self.up = nn.ModuleList()
         self.widen = nn.ModuleList()
         self.merge = nn.ModuleList()
-        for level, width in enumerate(widths):
-            self.down.append(nn.Sequential(*(ResidualBlock(width) for _ in range(blocks))))
+        for level, (width, count) in enumerate(zip(widths, counts, strict=True)):
+            self.down.append(nn.Sequential(*(ResidualBlock(width) for _ in range(count))))
             if level + 1 < len(widths):
                 deeper = widths[level + 1]
                 self.narrow.append(nn.Conv2d(width, deeper, 4, stride=2, padding=1))
                 self.widen.append(nn.Conv2d(deeper, width, 1))
                 self.merge.append(nn.Conv2d(2 * width, width, 1))
-                self.up.append(nn.Sequential(*(ResidualBlock(width) for _ in range(blocks))))
+                self.up.append(nn.Sequential(*(ResidualBlock(width) for _ in range(count))))
         self.exit = nn.Conv2d(widths[0], 4 * 4, 3, padding=1)
         nn.init.normal_(self.exit.weight, std=1e-3)
         nn.init.zeros_(self.exit.bias)
+
+    def grow_from(self, smaller: Generator) -> None:
+        """Take the weights of a network with as many blocks or fewer, and do what it does.
+
+        A block adds nothing before it has learned something, so that those which the smaller
+        network lacks change no answer [1]_.
+
+        Parameters
+        ----------
+        smaller : Generator
+            Of the same widths. Blocks that it lacks stay as they were made.
+
+        Raises
+        ------
+        ValueError
+            If it is wider, narrower or has more blocks anywhere.
+
+        References
+        ----------
+        .. [1] T. Chen, I. Goodfellow, J. Shlens, Net2Net: accelerating learning via knowledge
+           transfer, ICLR 2016.
+        """
+        fewer = all(a <= b for a, b in zip(smaller.blocks, self.blocks, strict=False))
+        if smaller.widths != self.widths or not fewer:
+            raise ValueError(
+                f"a network of widths {self.widths} and blocks {self.blocks} cannot grow from one "
+                f"of widths {smaller.widths} and blocks {smaller.blocks}"
+            )
+        state = {key: value.float() for key, value in smaller.state_dict().items()}
+        self.load_state_dict(state, strict=False)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Refine.

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 class RefinementSettings(BaseModel):
@@ -68,7 +68,11 @@ class TrainingSettings(BaseModel):
         max_length=4,
         description="Channels of the generator's levels, finest first.",
     )
-    blocks: int = Field(2, ge=1, description="Residual blocks of a level, each way.")
+    blocks: int | tuple[int, ...] = Field(
+        (2, 2, 4, 6),
+        validate_default=True,
+        description="Residual blocks of a level, each way: one number for all levels, or one each.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="auto: float16 on CUDA, bfloat16 on CPUs with instructions for it (AMX or "
@@ -142,3 +146,14 @@ class TrainingSettings(BaseModel):
     )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")
+
+    @field_validator("blocks")
+    @classmethod
+    def _one_number_a_level(cls, blocks, info: ValidationInfo):
+        counts = (blocks,) if isinstance(blocks, int) else blocks
+        if min(counts, default=0) < 1:
+            raise ValueError("every level has at least one block")
+        levels = info.data.get("widths", counts)
+        if not isinstance(blocks, int) and len(blocks) != len(levels):
+            raise ValueError(f"{len(levels)} levels (widths), numbers of blocks for {len(blocks)}")
+        return blocks

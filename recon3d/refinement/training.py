@@ -378,24 +378,21 @@ class Trainer:
         )
 
     def begin_with(self, path: Path) -> None:
-        """Begin with the weights of an earlier refiner.
+        """Begin with the weights of an earlier refiner, which may have fewer blocks.
 
         Raises
         ------
         InputError
-            If they are of a network of another size.
+            If they are of a network of other widths, or of more blocks.
         ModelError
             If the file holds none.
         """
         earlier, facts = load_generator(path)
-        if (earlier.widths, earlier.blocks) != (self.generator.widths, self.generator.blocks):
-            raise InputError(
-                f"{path} has widths {earlier.widths} and {earlier.blocks} blocks, the network to "
-                f"train {self.generator.widths} and {self.generator.blocks}: they must agree"
-            )
-        state = {k: v.float() for k, v in earlier.state_dict().items()}
-        self.generator.load_state_dict(state)
-        self.average.load_state_dict(state)
+        try:
+            for network in (self.generator, self.average):
+                network.grow_from(earlier)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
         self.history[0]["start"] = {k: facts[k] for k in ("steps", "seed", "pairs") if k in facts}
         self.history[0]["start"]["history"] = json.loads(facts.get("history", "[]"))
 

@@ -115,6 +115,13 @@ def _shape(path: Path, about: dict[str, str]) -> dict:
     try:
         shape = json.loads(about["shape"])
         widths = tuple(int(w) for w in shape["widths"])
-        return {"widths": widths, "blocks": int(shape["blocks"])}
+        blocks = shape["blocks"]
+        if isinstance(blocks, list):
+            blocks = tuple(int(count) for count in blocks)
+            if len(blocks) != len(widths):
+                raise ValueError(f"{len(widths)} levels, blocks for {len(blocks)}")
+        else:  # one number for all levels
+            blocks = int(blocks)
+        return {"widths": widths, "blocks": blocks}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: the header does not describe a network ({error})") from error

@@ -173,6 +173,12 @@ def test_other_files_are_refused(tmp_path):
     save_generator(path, Generator(**SMALL), {"shape": '{"widths": [8, 12, 20], "blocks": 1}'})
     with pytest.raises(ModelError, match="do not fit"):
         load_generator(path)
+    save_generator(path, Generator(**SMALL), {"shape": '{"widths": [8, 12, 16], "blocks": [1]}'})
+    with pytest.raises(ModelError, match="does not describe a network"):
+        load_generator(path)
+    # One number for all levels, as headers had before levels could differ.
+    save_generator(path, Generator(**SMALL), {"shape": '{"widths": [8, 12, 16], "blocks": 1}'})
+    assert load_generator(path)[0].blocks == (1, 1, 1)
 
 
 def test_support_that_few_pixels_confirm_is_shown_as_less():

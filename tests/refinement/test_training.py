@@ -14,6 +14,8 @@ from recon3d.morphable import load_model
 from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_skin, warp
 from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.training import Trainer, train
+from recon3d.refinement.weights import load_generator
+from recon3d.settings import validated
 
 FAST = dict(
     widths=(8, 12),
@@ -302,8 +304,41 @@ def test_begins_with_earlier_weights(pairs, tmp_path):
     torch.testing.assert_close(_weights(later), expected, atol=2e-3, rtol=2e-3)
     assert later.history[0]["start"]["seed"] == "0"
     wider = Trainer(*pairs, tmp_path, TrainingSettings(**{**FAST, "widths": (8, 16)}))
-    with pytest.raises(InputError, match="must agree"):
+    with pytest.raises(InputError, match="cannot grow"):
         wider.begin_with(tmp_path / "refiner.safetensors")
+
+
+def test_grows_from_a_smaller_network_whose_answers_it_keeps(pairs, tmp_path):
+    smaller = Trainer(*pairs, tmp_path, TrainingSettings(**FAST, steps=1))
+    for parameter in smaller.average.parameters():
+        parameter.add_(0.02)
+    smaller.save()
+    grown = Trainer(*pairs, tmp_path, TrainingSettings(**{**FAST, "blocks": (1, 3)}, steps=1))
+    grown.begin_with(tmp_path / "refiner.safetensors")
+    batch = grown.batch(0)
+    # In half precision on disk, both after it.
+    expected = load_generator(tmp_path / "refiner.safetensors")[0](batch["inputs"])
+    for network in (grown.generator, grown.average):
+        for made, wanted in zip(network(batch["inputs"]), expected, strict=True):
+            torch.testing.assert_close(made, wanted)
+    before = _weights(grown)
+    grown.advance()
+    new = [k for k, _ in grown.generator.named_parameters() if k.startswith("down.1.2")]
+    assert len(new) == 4 and not torch.equal(before, _weights(grown))
+    assert grown.generator.state_dict()["down.1.2.second.weight"].abs().max() > 0
+    grown.save()
+    again, _ = load_generator(tmp_path / "refiner.safetensors")
+    assert again.blocks == (1, 3)
+    with pytest.raises(InputError, match="cannot grow"):
+        smaller.begin_with(tmp_path / "refiner.safetensors")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"blocks": (1, 2, 3)}, {"blocks": 0}, {"blocks": (1, 0)}, {"blocks": ()}]
+)
+def test_blocks_that_do_not_fit_the_levels_are_refused(wrong):
+    with pytest.raises(InputError, match="setting blocks"):
+        validated(TrainingSettings, tree={**FAST, **wrong})
 
 
 def test_mirrored_crops_stay_aligned(pairs, tmp_path):
