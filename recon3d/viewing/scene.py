@@ -19,6 +19,7 @@ from recon3d.exporting.surface import (
     split_seams,
     surface_error,
 )
+from recon3d.geometry import seen_angles
 from recon3d.types import Reconstruction
 
 MODES = ("texture", "evidence", "uncertainty", "error", "plain")
@@ -90,11 +91,11 @@ class ViewScene:
 
     @property
     def before(self) -> np.ndarray | None:
-        """The frame in which the head is turned least, or None where no frame was kept."""
+        """The frame that sees the head most from the front, or None where no frame was kept."""
         if not self.frames:
             return None
-        turned = [abs(np.degrees(np.arctan2(R[0, 2], -R[2, 2]))) for R in self.R]
-        return min(self.frames, key=lambda frame: turned[frame.view]).image
+        aside = np.linalg.norm(seen_angles(self.R, self.t), axis=1)
+        return min(self.frames, key=lambda frame: aside[frame.view]).image
 
     def vertices(self, coefficients: dict[str, float] | None = None) -> np.ndarray:
         """(V, 3) vertices under expression coefficients by name, mm."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import cv2
@@ -73,6 +74,13 @@ def test_expressions_move_the_vertices(result):
 def test_the_frame_before_is_the_most_frontal(result):
     scene = make_scene(result)
     np.testing.assert_array_equal(scene.before, result.track.views[0].patch.image)
+    # Turned alike, but beside the camera's axis: such a camera sees the head's side.
+    R, t = np.repeat(scene.R[:1], len(scene.R), 0), np.repeat(scene.t[:1], len(scene.R), 0)
+    t[:, 0] = 0.3 * t[0, 2] * np.arange(1, len(t) + 1)
+    last = scene.frames[-1].view
+    t[last, 0] = 0.0
+    beside = replace(scene, R=R, t=t)
+    np.testing.assert_array_equal(beside.before, scene.frames[-1].image)
 
 
 def test_surface_error_is_the_residual_as_a_length():
