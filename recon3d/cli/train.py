@@ -42,7 +42,9 @@ def refiner(
     also: list[Path] = typer.Option(
         None, "--also", help="Folder of another run whose training pairs are used too."
     ),
-    start: Path = typer.Option(None, help="Weights of an earlier refiner to begin with."),
+    start: Path = typer.Option(
+        None, help="Weights of an earlier refiner to begin with; it may have fewer blocks."
+    ),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
     threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
     workers: int = typer.Option(
@@ -120,7 +122,7 @@ def refiner(
 
 @app.command("average")
 def average(
-    weights: list[Path] = typer.Argument(..., help="Refiners of one size, .safetensors."),
+    weights: list[Path] = typer.Argument(..., help="Refiners of one width, .safetensors."),
     out: Path = typer.Option(..., "--out", "-o", help="The file to write, .safetensors."),
 ) -> None:
     """Write the mean of refiners: of an earlier one, and of stages of further training from it."""

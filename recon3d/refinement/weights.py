@@ -74,8 +74,11 @@ def load_generator(path: Path) -> tuple[Generator, dict[str, str]]:
 
 
 def average_generators(paths: Sequence[Path], out: Path) -> None:
-    """Write the mean of several refiners of one size, such as an earlier one and what further
+    """Write the mean of several refiners of one width, such as an earlier one and what further
     training made of it: on new people it does what either does well [1]_.
+
+    A block that one of them lacks counts there as one that adds nothing, as it does where a network
+    has grown (`Generator.grow_from`).
 
     Parameters
     ----------
@@ -86,7 +89,7 @@ def average_generators(paths: Sequence[Path], out: Path) -> None:
     Raises
     ------
     InputError
-        If their networks differ in size.
+        If their networks differ in their levels' widths.
     ModelError
         If one cannot be read.
 
@@ -97,18 +100,26 @@ def average_generators(paths: Sequence[Path], out: Path) -> None:
     """
     read = [load_generator(path) for path in paths]
     first, about = read[0]
-    states = [generator.state_dict() for generator, _ in read]
     for path, (generator, _) in zip(paths, read, strict=True):
-        if (generator.widths, generator.blocks) != (first.widths, first.blocks):
+        if generator.widths != first.widths:
             raise InputError(f"{path} and {paths[0]} are networks of unlike size; no mean of them")
-    first.load_state_dict(
-        {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
-    )
+    blocks = tuple(max(counts) for counts in zip(*(g.blocks for g, _ in read), strict=True))
+    mean = Generator(first.widths, blocks)
+    states = [generator.state_dict() for generator, _ in read]
+    mean.load_state_dict({key: _mean_of(key, states) for key in mean.state_dict()})
     kept = {key: value for key, value in about.items() if key not in ("format", "shape")}
     parts = [
         {"steps": facts.get("steps", "?"), "pairs": facts.get("pairs", "?")} for _, facts in read
     ]
-    save_generator(out, first, {**kept, "mean_of": json.dumps(parts)})
+    save_generator(out, mean, {**kept, "mean_of": json.dumps(parts)})
+
+
+def _mean_of(key: str, states: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Mean of one tensor; a network without that block would do the same with a block whose second
+    convolution is zero, whatever the first one is."""
+    found = [state[key] for state in states if key in state]
+    count = len(states) if ".second." in key else len(found)
+    return torch.stack(found).sum(0) / count
 
 
 def _shape(path: Path, about: dict[str, str]) -> dict:

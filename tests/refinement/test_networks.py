@@ -156,6 +156,28 @@ def test_the_mean_of_two_refiners(tmp_path):
     assert not (tmp_path / "no.safetensors").exists()
 
 
+def test_the_mean_with_a_smaller_refiner_is_that_with_what_it_grows_to(tmp_path):
+    small, large = Generator((8, 12), 1), Generator((8, 12), (1, 2))
+    for weight in (*small.parameters(), *large.parameters()):
+        torch.nn.init.normal_(weight, 0, 0.1)
+    grown = Generator((8, 12), (1, 2))
+    grown.load_state_dict(large.state_dict())
+    for name, weight in grown.named_parameters():
+        if name.startswith("down.1.1.second"):
+            torch.nn.init.zeros_(weight)
+    grown.grow_from(small)
+    for name, network in (("small", small), ("large", large), ("grown", grown)):
+        save_generator(tmp_path / f"{name}.safetensors", network, {})
+    means = []
+    for name in ("small", "grown"):
+        out = tmp_path / "mean.safetensors"
+        average_generators([tmp_path / f"{name}.safetensors", tmp_path / "large.safetensors"], out)
+        means.append(load_generator(out)[0])
+    assert means[0].blocks == (1, 2)
+    for key, value in means[1].state_dict().items():
+        torch.testing.assert_close(means[0].state_dict()[key], value, atol=1e-3, rtol=1e-2)
+
+
 def test_other_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
