@@ -58,7 +58,7 @@ def warp(x, y, place, outline, amount: float, rng: np.random.Generator):
     Parameters
     ----------
     x, y : (C, S, S)
-    place : (3, 2), outline : (478, 2) px
+    place : (M, 2), outline : (478, 2) px
     amount : float
         Standard deviation of the displacement, px.
     """

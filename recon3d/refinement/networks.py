@@ -2,7 +2,7 @@
 
 The generator is a residual U-Net [1]_ that works on 2x2 blocks of pixels [2]_; it adds to the
 picture rather than making one, and starts as the identity. Discriminators judge patches [3]_, of
-the whole picture at two sizes and of the eyes and the mouth by themselves.
+the whole picture at two sizes and of eyes, mouth and nose by themselves.
 
 References
 ----------
@@ -174,9 +174,9 @@ class PatchDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """All critics of one picture: two sizes of the whole, an eye (either), the mouth."""
+    """All critics of one picture: two sizes of the whole, an eye (either), the mouth, the nose."""
 
-    EYE, MOUTH = 48, 64
+    EYE, MOUTH, NOSE = 48, 64, 48
     """Sides of the crops, px of the working size."""
 
     def __init__(self):
@@ -185,6 +185,7 @@ class Discriminators(nn.Module):
         self.coarse = PatchDiscriminator(6)
         self.eye = PatchDiscriminator(3, (32, 64, 96))
         self.mouth = PatchDiscriminator(3, (32, 64, 96))
+        self.nose = PatchDiscriminator(3, (32, 64, 96))
 
     def forward(self, picture: Tensor, given: Tensor, places: Tensor) -> list[list[Tensor]]:
         """Judge.
@@ -194,8 +195,8 @@ class Discriminators(nn.Module):
         picture : (N, 3, H, W) in [-1, 1]
         given : (N, 3, H, W)
             The picture that was refined.
-        places : (N, 3, 2) px
-            Middles of the right eye, the left eye and the mouth.
+        places : (N, 4, 2) px
+            Middles of the right eye, the left eye, the mouth and the nostrils.
 
         Returns
         -------
@@ -209,6 +210,7 @@ class Discriminators(nn.Module):
             self.coarse(F.avg_pool2d(both, 2)),
             self.eye(torch.cat([right, left])),
             self.mouth(crop(picture, places[:, 2], self.MOUTH)),
+            self.nose(crop(picture, places[:, 3], self.NOSE)),
         ]
 
 

@@ -16,7 +16,7 @@ import torch
 from recon3d.errors import InputError
 from recon3d.refinement import losses
 from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_skin, vary_tones, warp
-from recon3d.refinement.conditioning import CHANNELS, MOUTH, WORKING, as_tensor
+from recon3d.refinement.conditioning import CHANNELS, MOUTH, NOSTRILS, WORKING, as_tensor
 from recon3d.refinement.networks import Discriminators, Generator
 from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.weights import load_generator, save_generator
@@ -147,7 +147,7 @@ class Trainer:
                 inputs[k], target[k], points[k] = self._blended(
                     inputs[k], target[k], points[k], int(chosen[k]), rng, morphed
                 )
-        places = np.stack([points[:, list(n)].mean(1) for n in (*_EYES, MOUTH)], 1)
+        places = np.stack([points[:, list(n)].mean(1) for n in (*_EYES, MOUTH, NOSTRILS)], 1)
         # Three in four crops show the face's middle, with eyes and mouth, the others anything.
         n_face = max(1, round(0.75 * s.batch))
         out_inputs, out_target, out_places, out_chips = [], [], [], []
@@ -155,7 +155,7 @@ class Trainer:
             x, y, place = inputs[k], target[k], places[k]
             room = WORKING - s.crop
             if k < n_face:
-                middle = place.mean(0) + rng.uniform(-12, 12, 2) + [0, 4]
+                middle = place[:3].mean(0) + rng.uniform(-12, 12, 2) + [0, 4]
                 left, top = np.clip(np.round(middle - s.crop / 2), 0, room).astype(int)
             else:
                 left, top = rng.integers(0, room + 1, 2)
@@ -167,7 +167,7 @@ class Trainer:
                 x, y = x.flip(-1), y.flip(-1)
                 first = sum(CHANNELS[c] for c in ("picture", "reference", "evidence"))
                 x[first] = -x[first]  # the normals' x
-                place = np.array([s.crop, 0]) + place[[1, 0, 2]] * [-1, 1]
+                place = np.array([s.crop, 0]) + place[[1, 0, 2, 3]] * [-1, 1]
                 outline = np.array([s.crop, 0]) + outline[MIRROR] * [-1, 1]
             if s.warp > 0 and rng.random() < 0.7:
                 x, y, place, outline = warp(x, y, place, outline, s.warp, rng)
@@ -545,7 +545,7 @@ class _Scalars:
 
 
 def _near(places: torch.Tensor, side: int) -> torch.Tensor:
-    """(N, 1, side, side), 1.5 about eyes and mouth, falling off over some twenty pixels."""
+    """(N, 1, side, side), 1.5 about eyes, mouth and nostrils, falling off over twenty pixels."""
     grid = torch.arange(side) + 0.5
     x = (grid - places[..., :1]) / 20.0
     y = (grid - places[..., 1:]) / 12.0

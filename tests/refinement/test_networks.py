@@ -48,17 +48,22 @@ def test_gradients_reach_every_weight():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
 
 
-def test_critics_judge_eyes_and_mouth_by_themselves():
+def test_critics_judge_eyes_mouth_and_nose_by_themselves():
     critics = Discriminators()
     picture = torch.rand(2, 3, 160, 160)
-    places = torch.tensor([[[50.0, 60], [110, 60], [80, 120]]] * 2)
-    fine, coarse, eye, mouth = critics(picture, picture, places)
+    places = torch.tensor([[[50.0, 40], [110, 40], [80, 126], [80, 90]]] * 2)
+    fine, coarse, eye, mouth, nose = critics(picture, picture, places)
     assert fine[-1].shape[0] == coarse[-1].shape[0] == mouth[-1].shape[0] == 2
+    assert nose[-1].shape[0] == 2
     assert eye[-1].shape[0] == 4
     # An eye's critic does not see the mouth.
     changed = picture.clone()
-    changed[:, :, 100:, :] = 0
-    torch.testing.assert_close(critics(changed, picture, places)[2][-1], eye[-1])
+    changed[:, :, 115:, :] = 0
+    judged = critics(changed, picture, places)
+    torch.testing.assert_close(judged[2][-1], eye[-1])
+    # Nor does the nose's, which sees what is between them.
+    torch.testing.assert_close(judged[4][-1], nose[-1])
+    assert not torch.equal(judged[3][-1], mouth[-1])
 
 
 def test_crops_stay_inside():

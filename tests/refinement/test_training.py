@@ -355,5 +355,11 @@ def test_mirrored_crops_stay_aligned(pairs, tmp_path):
                 white = patch[row - 1 : row + 2, column + 9 : column + 12].mean()
                 assert iris < white
                 seen += 1
+            # Between eyes and mouth, in the middle: the nostrils.
+            right, left, mouth, nose = batch["places"][k].numpy()
+            down = (mouth - (right + left) / 2) / np.linalg.norm(mouth - (right + left) / 2)
+            along = (nose - (right + left) / 2) @ down
+            assert 0.4 < along / np.linalg.norm(mouth - (right + left) / 2) < 0.9
+            assert abs((nose - mouth) @ np.array([-down[1], down[0]])) < 8
     assert seen == 48
     assert np.isfinite(trainer.batch(0)["inputs"].numpy()).all()
