@@ -38,8 +38,6 @@ _CLOSED_LINES = (*LIDS, *LIPS)
 _IRISES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 MOUTH = (61, 291, 13, 14)
 """MediaPipe points whose mean is taken as the middle of the mouth."""
-NOSTRILS = (79, 60, 309, 290)
-"""And of the nostrils."""
 _SUBPIXEL = 4
 
 

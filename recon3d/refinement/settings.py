@@ -144,6 +144,13 @@ class TrainingSettings(BaseModel):
         description="Standard deviation of the logarithm of the brightness of marks that are drawn "
         "on the skin of half of the crops, some of it a beard: people are less even than photos.",
     )
+    nostrils: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Share of crops whose nostrils are darkened, in picture and answer alike: "
+        "portraits are lit so that they hardly show.",
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     validate_every: int = Field(250, ge=1, description="Steps between looks at validation people.")
 

@@ -14,9 +14,18 @@ import numpy as np
 import torch
 
 from recon3d.errors import InputError
+from recon3d.morphable.topology import NOSTRILS
 from recon3d.refinement import losses
-from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_skin, vary_tones, warp
-from recon3d.refinement.conditioning import CHANNELS, MOUTH, NOSTRILS, WORKING, as_tensor
+from recon3d.refinement.augmentation import (
+    disturb,
+    morph,
+    mosaic,
+    vary_nostrils,
+    vary_skin,
+    vary_tones,
+    warp,
+)
+from recon3d.refinement.conditioning import CHANNELS, MOUTH, WORKING, as_tensor
 from recon3d.refinement.networks import Discriminators, Generator
 from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.weights import load_generator, save_generator
@@ -45,6 +54,7 @@ _RECORDED = (
     "mosaic",
     "noise",
     "skin",
+    "nostrils",
 )
 """Settings that may change when training goes on, each change written down."""
 _FREE = {
@@ -147,7 +157,9 @@ class Trainer:
                 inputs[k], target[k], points[k] = self._blended(
                     inputs[k], target[k], points[k], int(chosen[k]), rng, morphed
                 )
-        places = np.stack([points[:, list(n)].mean(1) for n in (*_EYES, MOUTH, NOSTRILS)], 1)
+        places = np.stack(
+            [points[:, list(n)].mean(1) for n in (*_EYES, MOUTH, sum(NOSTRILS, ()))], 1
+        )
         # Three in four crops show the face's middle, with eyes and mouth, the others anything.
         n_face = max(1, round(0.75 * s.batch))
         out_inputs, out_target, out_places, out_chips = [], [], [], []
@@ -171,9 +183,11 @@ class Trainer:
                 outline = np.array([s.crop, 0]) + outline[MIRROR] * [-1, 1]
             if s.warp > 0 and rng.random() < 0.7:
                 x, y, place, outline = warp(x, y, place, outline, s.warp, rng)
+            blur = float(_BLUR * _FACE / max(self.face_px[chosen[k]], 20.0))
+            if rng.random() < s.nostrils:
+                x, y = vary_nostrils(x, y, outline, blur, rng)
             if s.skin > 0 and rng.random() < 0.5:
-                blur = _BLUR * _FACE / max(self.face_px[chosen[k]], 20.0)
-                x, y = vary_skin(x, y, outline, float(blur), s.skin, rng)
+                x, y = vary_skin(x, y, outline, blur, s.skin, rng)
             if s.noise > 0 and rng.random() < 0.6:
                 x = disturb(x, s.noise, rng)
             x, y = vary_tones(x, y, rng)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from recon3d.colour import srgb_to_linear
 from recon3d.fitting.visibility import surface_points
 from recon3d.geometry import umeyama, vertex_normals
+from recon3d.morphable.topology import NOSTRILS
 from recon3d.scenes.painting import lookup, paint_person, texel_geometry
 from recon3d.texturing.light import harmonics
 from recon3d.types import FaceModel
@@ -48,7 +50,8 @@ def portrait_texture(
     """A photo projected on a model's mean face, (size, size, 3) linear.
 
     A thin-plate spline takes the model's landmarks, seen from the front, to the photo's; what
-    turns away from the front is painted (`paint_person`), with the photo's colour of skin.
+    turns away from the front is painted (`paint_person`), with the photo's colour of skin. That is
+    most of the nose's underside, so that the photo's nostrils are lost and are painted as well.
 
     Parameters
     ----------
@@ -103,9 +106,30 @@ def portrait_texture(
     factor = skin / np.maximum(np.median(painted[want], 0), 1e-3)
     out = painted * np.clip(factor, 0.3, 3)
     out[want] = share * seen + (1 - share) * out[want]
+    hole = _nostrils(at, place[want])[:, None]
+    dark = skin * float(np.random.default_rng([seed, 16]).uniform(0.06, 0.4))
+    out[want] = (1 - hole) * out[want] + hole * np.minimum(out[want], dark)
     # an albedo: about as bright as skin is
     level = np.median(out[want] @ np.array([0.2126, 0.7152, 0.0722]))
     return np.clip(out * (0.25 / max(float(level), 1e-3)) ** 0.5, 0.003, 0.95).astype(np.float32)
+
+
+def _nostrils(landmarks: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(P,) in [0, 1], how far points (P, 3) mm of a face with such landmarks (478, 3) lie in its
+    nostrils, as seen from the front."""
+    per_mm, margin = 8.0, 4.0
+    rings = [landmarks[list(ring), :2] for ring in NOSTRILS]
+    if not np.isfinite(rings).all():
+        return np.zeros(len(points), np.float32)
+    low, high = np.min(rings, (0, 1)) - margin, np.max(rings, (0, 1)) + margin
+    width, height = (int(n) for n in np.ceil((high - low) * per_mm))
+    mask = np.zeros((height, width, 1), np.uint8)
+    for ring in rings:
+        outline = cv2.convexHull(np.round((ring - low) * per_mm).astype(np.int32))
+        cv2.fillConvexPoly(mask, outline, 255)
+    mask = cv2.GaussianBlur(mask[..., 0].astype(np.float32) / 255, (0, 0), 0.6 * per_mm)
+    x, y = ((points[:, :2] - low) * per_mm).astype(np.float32).T
+    return lookup(mask[..., None], x, y)[:, 0]
 
 
 def without_light(

@@ -11,7 +11,8 @@ from recon3d.errors import InputError
 from recon3d.frontal.camera import frontal_camera, landmark_points
 from recon3d.geometry import project
 from recon3d.morphable import load_model
-from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_skin, warp
+from recon3d.morphable.topology import NOSTRILS
+from recon3d.refinement.augmentation import disturb, morph, mosaic, vary_nostrils, vary_skin, warp
 from recon3d.refinement.settings import TrainingSettings
 from recon3d.refinement.training import Trainer, train
 from recon3d.refinement.weights import load_generator
@@ -137,7 +138,9 @@ class Describer(torch.nn.Module):
 
 
 def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
-    settings = TrainingSettings(**{**FAST, "batch": 8, "crop": 224}, steps=2, adversarial=0.0)
+    settings = TrainingSettings(
+        **{**FAST, "batch": 8, "crop": 224}, steps=2, adversarial=0.0, skin=0.0, nostrils=0.0
+    )
     trainer = Trainer(*pairs, tmp_path, settings, describer=Describer())
     # Flipped or not, the right eye of the picture lies where the descriptor expects one.
     for step in range(3):
@@ -290,6 +293,27 @@ def test_marks_on_the_skin_are_in_picture_and_target_alike():
     assert torch.equal(again[0], marked) and torch.equal(again[1], target)
     lost = np.full_like(points, np.nan)
     assert torch.isfinite(vary_skin(x, y, lost, 3.0, 0.12, np.random.default_rng(0))[1]).all()
+
+
+def test_nostrils_are_darkened_in_the_answer_and_coarser_in_the_picture():
+    model = load_model("recon3d")
+    camera = frontal_camera(model, model.mean, 3000.0)
+    points = project(landmark_points(model, model.mean), camera.K, camera.R, camera.t) / 2
+    x, y = torch.zeros(15, 256, 256), torch.zeros(3, 256, 256)
+    made, answer = vary_nostrils(x, y, points, 4.0, np.random.default_rng(1))
+    for ring in NOSTRILS:
+        column, row = np.round(points[list(ring)].mean(0)).astype(int)
+        near = (slice(row - 6, row + 7), slice(column - 8, column + 9))
+        assert answer[(0, *near)].min() < made[(0, *near)].min() - 0.03
+        assert answer[(0, *near)].min() < -0.25 and made[(0, *near)].min() < -0.02
+        # As much light is lost in both, as blur loses none.
+        assert torch.equal(made[0], made[5])
+    total = float(answer[0].sum())
+    assert float(made[0].sum()) == pytest.approx(total, rel=0.3) and total < -10
+    assert torch.equal(made[6:], x[6:])
+    assert float(answer[:, :90].abs().max()) == 0
+    lost = np.full_like(points, np.nan)
+    assert vary_nostrils(x, y, lost, 4.0, np.random.default_rng(1))[1] is y
 
 
 def test_begins_with_earlier_weights(pairs, tmp_path):
