@@ -6,6 +6,7 @@ import pytest
 
 from recon3d.frontal.camera import EYES
 from recon3d.morphable import load_model
+from recon3d.morphable.topology import NOSTRILS
 from recon3d.refinement import heads
 from recon3d.scenes import portrait_landmarks, portrait_texture
 from recon3d.scenes.portraits import usable_as_skin
@@ -54,6 +55,22 @@ def test_a_photo_lies_on_the_model_where_its_landmarks_are(photo, points):
     uv = np.einsum("lk,lkd->ld", embedding.barycentric[[61, 0, 291, 17]], corners)
     where = np.argwhere(moved).mean(0)
     np.testing.assert_allclose(where, [256 * (1 - uv[:, 1].mean()), 256 * uv[:, 0].mean()], atol=6)
+
+
+def test_nostrils_are_dark_whatever_the_photo_shows(photo, points):
+    model = load_model("recon3d")
+    bright = np.full_like(photo, 190)
+    texture = portrait_texture(model, bright, points, 3, size=512).mean(2)
+
+    def at(numbers) -> float:
+        numbers = list(numbers)
+        corners = model.uv[model.triangles_uv[model.landmarks.triangle[numbers]]]
+        u, v = np.einsum("lk,lkd->ld", model.landmarks.barycentric[numbers], corners).mean(0)
+        return float(texture[int(512 * (1 - v)), int(512 * u)])
+
+    tip, nostrils = at([1, 4]), [at(ring) for ring in NOSTRILS]
+    assert max(nostrils) < 0.5 * tip
+    assert min(at([205]), at([425])) > 0.8 * tip
 
 
 @pytest.mark.slow
