@@ -69,8 +69,7 @@ class TrainingSettings(BaseModel):
         description="Channels of the generator's levels, finest first.",
     )
     blocks: int | tuple[int, ...] = Field(
-        (2, 2, 4, 6),
-        validate_default=True,
+        2,
         description="Residual blocks of a level, each way: one number for all levels, or one each.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
