@@ -103,8 +103,10 @@ def portrait_texture(
     plain = inside & (normal[want][:, 2] > 0.3) & (radius < 1)
     seen = without_light(seen, normal[want], place[want], plain, even, contrast)
     skin = np.median(seen[inside & (normal[want][:, 2] > 0.7)], 0)
-    factor = skin / np.maximum(np.median(painted[want], 0), 1e-3)
-    out = painted * np.clip(factor, 0.3, 3)
+    factor = np.clip(skin / np.maximum(np.median(painted[want], 0), 1e-3), 0.3, 3)
+    shown, photo = np.zeros((size, size, 1), np.float32), np.zeros((size, size, 3), np.float32)
+    shown[want], photo[want] = share, share * seen
+    out = painted * _tone(photo, shown, painted, factor)
     out[want] = share * seen + (1 - share) * out[want]
     hole = _nostrils(at, place[want])[:, None]
     dark = skin * float(np.random.default_rng([seed, 16]).uniform(0.06, 0.4))
@@ -112,6 +114,20 @@ def portrait_texture(
     # an albedo: about as bright as skin is
     level = np.median(out[want] @ np.array([0.2126, 0.7152, 0.0722]))
     return np.clip(out * (0.25 / max(float(level), 1e-3)) ** 0.5, 0.003, 0.95).astype(np.float32)
+
+
+def _tone(photo: np.ndarray, shown: np.ndarray, painted: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """(T, T, 3) factor that gives painted skin (T, T, 3) the tone of the photo (T, T, 3, times its
+    share `shown`, (T, T, 1)) nearby, so that no bright rim goes along where the photo ends; where
+    it is not near, `far` (3,)."""
+    sigma = len(painted) / 64
+
+    def near(values: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(values, (0, 0), sigma).reshape(*values.shape[:2], -1)
+
+    ratio = np.clip(near(photo) / np.maximum(near(shown * painted), 1e-4), 0.2, 5)
+    known = np.clip(near(shown) / 0.15, 0, 1)
+    return (known * ratio + (1 - known) * far).astype(np.float32)
 
 
 def _nostrils(landmarks: np.ndarray, points: np.ndarray) -> np.ndarray:
