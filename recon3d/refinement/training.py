@@ -157,9 +157,8 @@ class Trainer:
                 inputs[k], target[k], points[k] = self._blended(
                     inputs[k], target[k], points[k], int(chosen[k]), rng, morphed
                 )
-        places = np.stack(
-            [points[:, list(n)].mean(1) for n in (*_EYES, MOUTH, sum(NOSTRILS, ()))], 1
-        )
+        marks = (*_EYES, MOUTH, NOSTRILS[0] + NOSTRILS[1])
+        places = np.stack([points[:, list(numbers)].mean(1) for numbers in marks], 1)
         # Three in four crops show the face's middle, with eyes and mouth, the others anything.
         n_face = max(1, round(0.75 * s.batch))
         out_inputs, out_target, out_places, out_chips = [], [], [], []
@@ -437,9 +436,15 @@ class Trainer:
         self.history = json.loads(state.get("history", "[]"))
         if self._loss_weights() != {k: known.get(k) for k in self._loss_weights()}:
             self.history.append({"from_step": self.step, **self._loss_weights()})
-        self.generator.load_state_dict(state["generator"])
-        self.average.load_state_dict(state["average"])
-        self.critics.load_state_dict(state["critics"])
+        try:
+            self.generator.load_state_dict(state["generator"])
+            self.average.load_state_dict(state["average"])
+            self.critics.load_state_dict(state["critics"])
+        except (KeyError, RuntimeError) as error:
+            raise InputError(
+                f"{path} holds other networks than this version trains; begin anew with --start "
+                f"{self.out / 'refiner.safetensors'}"
+            ) from error
         self.optimiser.load_state_dict(state["optimiser"])
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
         self.scaler.load_state_dict(state["scaler"])

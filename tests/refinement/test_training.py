@@ -332,6 +332,15 @@ def test_begins_with_earlier_weights(pairs, tmp_path):
         wider.begin_with(tmp_path / "refiner.safetensors")
 
 
+def test_a_checkpoint_of_other_critics_is_refused_in_one_line(pairs, tmp_path):
+    trainer = Trainer(*pairs, tmp_path, TrainingSettings(**FAST, steps=1))
+    del trainer.critics.nose
+    trainer.save()
+    again = Trainer(*pairs, tmp_path, TrainingSettings(**FAST, steps=1))
+    with pytest.raises(InputError, match="other networks than this version"):
+        again.load()
+
+
 def test_grows_from_a_smaller_network_whose_answers_it_keeps(pairs, tmp_path):
     smaller = Trainer(*pairs, tmp_path, TrainingSettings(**FAST, steps=1))
     for parameter in smaller.average.parameters():
