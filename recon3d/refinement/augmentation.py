@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from recon3d.morphable.topology import LIPS, NOSE_BASE, NOSTRILS
-from recon3d.refinement.conditioning import MOUTH
+from recon3d.refinement.conditioning import CHANNELS, MOUTH
 
 _PARTS = (
     # What stays together: (landmarks of one side), (of the other side).
@@ -34,6 +34,8 @@ _BEARD = (
 )
 _BARE = LIPS[0]
 """Where no beard grows inside of that."""
+_SUPPORT = CHANNELS["picture"] + CHANNELS["reference"]
+"""Number of the input channel that says how far a pixel was observed."""
 _BEARDED = 0.25
 """Share of the crops with marks that get a beard."""
 
@@ -276,10 +278,13 @@ def vary_nostrils(
 
     Portraits are lit so that nostrils hardly show, and small pictures of them show none: where a
     network has seen few, it draws none, and a face's nose is what tells most of whose face it is.
+    A camera that looks down does not see them, though every face has some: the picture shows them
+    as far as it has support there.
 
     Parameters
     ----------
     x : (C, S, S) in [-1, 1]
+        Inputs: picture and frames first, then the evidence, support first.
     y : (3, S, S)
     outline : (478, 2) px
     blur : float
@@ -298,12 +303,21 @@ def vary_nostrils(
         cv2.fillConvexPoly(mask, hull, 255)
     mask = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     field = np.repeat(-dark * cv2.GaussianBlur(mask, (0, 0), 0.7)[..., None], 3, 2)
-    return _shaded_alike(x, y, field, blur)
+    return _shaded_alike(x, y, field, blur, ((x[_SUPPORT] + 1) / 2).numpy())
 
 
-def _shaded_alike(x: torch.Tensor, y: torch.Tensor, field: np.ndarray, blur: float):
-    """Picture and frames of `x`, and `y`, brighter by a log gain (S, S, 3), coarser in `x`."""
+def _shaded_alike(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    field: np.ndarray,
+    blur: float,
+    seen: np.ndarray | None = None,
+):
+    """Picture and frames of `x`, and `y`, brighter by a log gain (S, S, 3), coarser in `x` and
+    less where only a part of it was `seen`, (S, S) in [0, 1]."""
     coarse = cv2.GaussianBlur(field, (0, 0), max(blur, 0.3))
+    if seen is not None:
+        coarse = coarse * seen[..., None]
 
     def shaded(picture: torch.Tensor, log_gain: np.ndarray) -> torch.Tensor:
         gain = torch.from_numpy(np.exp(log_gain)).permute(2, 0, 1)

@@ -139,7 +139,10 @@ class Describer(torch.nn.Module):
 
 def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
     settings = TrainingSettings(
-        **{**FAST, "batch": 8, "crop": 224}, steps=2, adversarial=0.0, skin=0.0, nostrils=0.0
+        **{**FAST, "batch": 8, "crop": 224, "skin": 0.0, "nostrils": 0.0},
+        steps=2,
+        adversarial=0.0,
+        unsteady=0.0,
     )
     trainer = Trainer(*pairs, tmp_path, settings, describer=Describer())
     # Flipped or not, the right eye of the picture lies where the descriptor expects one.
@@ -152,6 +155,13 @@ def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
         for x in (6, 26):
             eye = dark[:, 10:15, x - 2 : x + 3].amax((1, 2))
             assert (eye > dark[:, 16:22, 4:28].mean((1, 2))).all()
+    # An unsteady look is from nearby, and no two are the same.
+    unsteady = settings.model_copy(update={"unsteady": 1.0})
+    moved = Trainer(*pairs, tmp_path, unsteady, describer=Describer()).batch(0)["to_chip"]
+    steady = trainer.batch(0)["to_chip"]
+    face = torch.tensor([[90.0, 100.0, 1.0], [150.0, 140.0, 1.0]])
+    px = torch.linalg.norm((moved - steady) @ face.T, dim=1) / steady[:, :1, 0]
+    assert px.min() > 0.1 and px.mean() < 8 and px.max() < 20
     found = trainer.advance()
     assert found["identity"] > 0 and found["likeness"] > 0
     without = Trainer(*pairs, tmp_path, settings.model_copy(update={"identity": 0, "likeness": 0}))
@@ -300,6 +310,7 @@ def test_nostrils_are_darkened_in_the_answer_and_coarser_in_the_picture():
     camera = frontal_camera(model, model.mean, 3000.0)
     points = project(landmark_points(model, model.mean), camera.K, camera.R, camera.t) / 2
     x, y = torch.zeros(15, 256, 256), torch.zeros(3, 256, 256)
+    x[6] = 1.0  # everything was seen
     made, answer = vary_nostrils(x, y, points, 4.0, np.random.default_rng(1))
     for ring in NOSTRILS:
         column, row = np.round(points[list(ring)].mean(0)).astype(int)
@@ -312,6 +323,10 @@ def test_nostrils_are_darkened_in_the_answer_and_coarser_in_the_picture():
     assert float(made[0].sum()) == pytest.approx(total, rel=0.3) and total < -10
     assert torch.equal(made[6:], x[6:])
     assert float(answer[:, :90].abs().max()) == 0
+    # A camera that looked down on them shows none, but the face has some.
+    x[6] = -1.0
+    hidden, same = vary_nostrils(x, y, points, 4.0, np.random.default_rng(1))
+    assert torch.equal(hidden, x) and torch.equal(same, answer)
     lost = np.full_like(points, np.nan)
     assert vary_nostrils(x, y, lost, 4.0, np.random.default_rng(1))[1] is y
 
