@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -25,7 +26,8 @@ from recon3d.texturing.observation import (
 )
 from recon3d.texturing.registration import register
 from recon3d.texturing.settings import TexturingSettings
-from recon3d.texturing.superresolution import build_operator, gaussian_psf, solve
+from recon3d.texturing.shutter import open_share, path_psf, steadiness
+from recon3d.texturing.superresolution import build_operator, solve
 from recon3d.types import FaceFit, FaceTexture, FaceTrack
 
 OUTPUT_PIXEL_MM = 0.45
@@ -107,13 +109,23 @@ def fuse_texture(
     inside = face > 0.02
     albedo, variance, trust = _robust_mean(atlas, samples, shades, light.noise, settings)
     report(len(views) + 2, steps)
-    path = settings.exposure_fraction * motion_px(track, fit, samples)
-    psfs = [gaussian_psf(settings.blur_px, tuple(p)) for p in np.clip(path, -8, 8)]
+    paths = motion_px(track, fit, samples)
+    shutter = settings.exposure_fraction
+    psfs = [path_psf(p, shutter or 0.0, settings.blur_px) for p in paths]
     moved = [0.0] * len(samples)
     solution: dict = {}
     if len(samples) > 1 and settings.registration_rounds > 0:
         for _ in range(settings.registration_rounds):
             moved = _register_all(samples, shades, albedo, inside, texel_mm, settings, psfs)
+            if shutter is None:
+                still = [
+                    replace(s, weight=s.weight * w) for s, w in zip(samples, steadiness(paths))
+                ]
+                sharp, _, _ = _robust_mean(atlas, still, shades, light.noise, settings, albedo)
+                shutter = open_share(
+                    samples, shades, paths, sharp, inside, texel_mm, settings.blur_px
+                )
+                psfs = [path_psf(p, shutter, settings.blur_px) for p in paths]
             albedo, variance, trust = _robust_mean(
                 atlas, samples, shades, light.noise, settings, albedo
             )
@@ -124,7 +136,7 @@ def fuse_texture(
         )
         share = np.clip((face[:, None] - 0.02) / 0.2, 0, 1)
         albedo = albedo + share * (solved - albedo)
-    evidence = _evidence(atlas, samples, texel_mm, trust)
+    evidence = _evidence(atlas, samples, trust, (shutter or 0.0) * np.hypot(*paths.T))
     known = evidence["known"] * outweighed(atlas, evidence["pixels"])
     mirrored = np.zeros(len(atlas), np.float32)
     if settings.fill:
@@ -164,6 +176,7 @@ def fuse_texture(
             "noise": round(light.noise, 4),
             "mirrored_share": round(float(mirrored.mean()), 4),
             "observed_share": round(float(known.mean()), 4),
+            "shutter": round(float(shutter or 0.0), 3),
             "flow_px": [round(float(m), 3) for m in moved],
             "solution_noise": [round(float(x), 4) for x in solution.get("noise", [])],
             "working_size": size,
@@ -329,7 +342,7 @@ def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings, ps
     )
 
 
-def _evidence(atlas, samples, texel_mm, trust) -> dict[str, np.ndarray]:
+def _evidence(atlas, samples, trust, drawn_px) -> dict[str, np.ndarray]:
     pixels = np.zeros(len(atlas), np.float32)
     resolution = np.zeros(len(atlas), np.float32)
     views = np.zeros(len(atlas), np.float32)
@@ -337,9 +350,11 @@ def _evidence(atlas, samples, texel_mm, trust) -> dict[str, np.ndarray]:
     for k, s in enumerate(samples):
         share = np.clip(s.weight / typical, 0, 1) * trust[k]
         density = s.density * OUTPUT_PIXEL_MM
-        pixels[s.index] += share * density**2
+        # A pixel that moves is as if it were longer, in the one direction.
+        longer = float(np.hypot(1.0, drawn_px[k]))
+        pixels[s.index] += share * density**2 / longer
         views[s.index] += share
-        best = density * np.clip(4 * share, 0, 1)
+        best = density / longer * np.clip(4 * share, 0, 1)
         resolution[s.index] = np.maximum(resolution[s.index], best)
     # Half support where the frames hold one pixel for every two of the picture.
     return {

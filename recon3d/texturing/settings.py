@@ -105,12 +105,12 @@ class TexturingSettings(BaseModel):
         gt=0,
         description="Standard deviation of the camera's blur beyond the pixel's own area, px.",
     )
-    exposure_fraction: float = Field(
-        0.0,
+    exposure_fraction: float | None = Field(
+        None,
         ge=0,
         le=1,
         description="Share of the time between frames that the shutter is open: the face's own "
-        "path over it is part of the blur.",
+        "path over it is part of the blur. None: estimated from the frames in which it moves.",
     )
     regularisation: float = Field(
         1.0,

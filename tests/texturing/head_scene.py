@@ -104,6 +104,8 @@ def make_scene(
     noise: float = 0.004,
     expression=None,
     occluded=(),
+    path_mm=None,
+    shutter: float = 0.0,
     seed: int = 0,
 ) -> tuple[FaceTrack, FaceFit, np.ndarray]:
     """Render views of the head.
@@ -122,6 +124,10 @@ def make_scene(
     expression : (N,), optional
         How far the mouth is open.
     occluded : views that a grey bar covers in part
+    path_mm : (N, 2), optional
+        Where the head stands before the camera; at random without.
+    shutter : float
+        Share of the time between frames that the shutter is open: so much of the path is drawn.
 
     Returns
     -------
@@ -138,6 +144,8 @@ def make_scene(
     K = intrinsics(face_px / (2 * RADII[0]) * distance, SIZE)
     R = head_rotation(angles[:, 0], angles[:, 1], np.zeros(n))
     t = np.stack([rng.uniform(-9, 9, n), rng.uniform(-9, 9, n), np.full(n, distance)], 1)
+    if path_mm is not None:
+        t[:, :2] = path_mm
     views = []
     fine = 4
     for i in range(n):
@@ -162,6 +170,9 @@ def make_scene(
         normal = normal / np.linalg.norm(normal, axis=1, keepdims=True) @ R[i].T
         shade = np.exp(side_light * normal[:, 0])
         image[row, column] = colour[row, column] * shade[:, None]
+        if shutter > 0:
+            speed = (t[min(i + 1, n - 1), :2] - t[max(i - 1, 0), :2]) / (2 if 0 < i < n - 1 else 1)
+            image = _smeared(image, fine * shutter * K[0, 0] / distance * speed)
         image = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) * gain[i]
         if i in occluded:
             image[68:84, 20:124] = 0.3
@@ -216,6 +227,15 @@ def make_scene(
         view_weight=np.ones(n),
     )
     return track, fit, skin
+
+
+def _smeared(image: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """A picture that moved along a straight path (2,) px while it was taken: the mean of copies."""
+    total, count = np.zeros_like(image), 2 * int(np.ceil(np.hypot(*path))) + 1
+    for share in np.linspace(-0.5, 0.5, count):
+        M = np.array([[1, 0, share * path[0]], [0, 1, share * path[1]]])
+        total += cv2.warpAffine(image, M, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    return total / count
 
 
 def relative_error(texture, skin: np.ndarray, mask: np.ndarray) -> float:

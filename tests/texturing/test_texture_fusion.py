@@ -381,3 +381,37 @@ def test_motion_is_that_of_the_projected_face():
     motion = motion_px(track, fit, samples)
     np.testing.assert_allclose(motion[:, 0], 9.0 * fit.K[0, 0, 0] / 1500.0, rtol=0.1)
     np.testing.assert_allclose(motion[:, 1], 0, atol=1e-6)
+
+
+def _to_and_fro(n=16, reach_mm=45.0):
+    """Places of a head that swings to and fro, and stands now and then."""
+    return np.stack([reach_mm * np.sin(np.arange(n) * 2 * np.pi / 10), np.zeros(n)], 1)
+
+
+@pytest.mark.parametrize("shutter", [0.0, 0.5, 0.9])
+def test_the_shutter_is_known_from_how_blurred_a_moving_face_is(shutter):
+    path = _to_and_fro()
+    angles = np.stack([np.linspace(-20, 20, len(path)), np.zeros(len(path))], 1)
+    track, fit, _ = make_scene(angles, path_mm=path, shutter=shutter, noise=0.006)
+    texture = fuse_texture(track, fit, SMALL)
+    assert texture.info["shutter"] == pytest.approx(shutter, abs=0.2)
+
+
+def test_a_blurred_face_comes_out_sharper_than_without_its_path():
+    path = _to_and_fro()
+    angles = np.stack([np.linspace(-20, 20, len(path)), np.zeros(len(path))], 1)
+    track, fit, skin = make_scene(angles, path_mm=path, shutter=0.9)
+    closed = SMALL.model_copy(update={"exposure_fraction": 0.0})
+    without, known = (fuse_texture(track, fit, s) for s in (closed, SMALL))
+    mask = front_of(known)
+    assert without.info["shutter"] == 0
+    assert relative_error(known, skin, mask) < 0.9 * relative_error(without, skin, mask)
+    # And the evidence says that fewer pixels saw it, and less finely.
+    seen = without.support > 0.2
+    assert (known.support[seen] < without.support[seen]).mean() > 0.95
+    assert known.resolution[seen].mean() < without.resolution[seen].mean()
+
+
+def test_a_face_that_stands_tells_nothing_of_the_shutter():
+    track, fit, _ = make_scene(SWEEP, path_mm=np.zeros((len(SWEEP), 2)))
+    assert fuse_texture(track, fit, SMALL).info["shutter"] == 0
