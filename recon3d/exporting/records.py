@@ -203,6 +203,7 @@ def track_metrics(reconstruction: Reconstruction) -> dict:
         "face_px_median": _median(track.face_px),
         "reprojection": _reprojection(reconstruction),
         "photometric_error": texture.info.get("photometric_error"),
+        "shutter": texture.info.get("shutter"),
         "coverage": {
             "yaw_bin_deg": YAW_BIN,
             "frames_by_yaw": yaw_histogram(track.yaw),

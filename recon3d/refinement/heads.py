@@ -42,9 +42,12 @@ def random_scene(rng: np.random.Generator) -> Scene:
     face_px = float(24 * np.exp(np.log(5) * rng.uniform(0, 1) ** 1.4))
     n_frames = int(rng.integers(14, 37))
     side = max(int(16 * np.ceil(2.7 * face_px / 16)), 96)
+    person, seed = (int(rng.integers(2**31)) for _ in range(2))
+    # Indoors the shutter is open for most of the time, in the sun it is not.
+    shutter = np.random.default_rng([seed, 17])
     return Scene(
-        person=int(rng.integers(2**31)),
-        seed=int(rng.integers(2**31)),
+        person=person,
+        seed=seed,
         n_frames=n_frames,
         # About one sweep to both sides, however many frames there are.
         fps=n_frames / float(rng.uniform(1.3, 2.6)),
@@ -60,6 +63,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
         identity=float(rng.uniform(0.7, 1.2)),
         displacement_mm=float(rng.uniform(0.5, 2.0)),
         supersample=3 if face_px < 48 else 2,
+        shutter=float(shutter.uniform(0.2, 1.0)) if shutter.random() < 0.5 else 0.0,
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recon3d.colour import linear_to_srgb, to_uint8
 from recon3d.errors import InputError
-from recon3d.geometry import FRONTAL, head_rotation, intrinsics, so3_exp, vertex_normals
+from recon3d.geometry import FRONTAL, head_rotation, intrinsics, project, so3_exp, vertex_normals
 from recon3d.morphable.topology import NOW7
 from recon3d.rendering import draw_mesh, over
 from recon3d.restoration import (
@@ -30,6 +30,7 @@ from recon3d.restoration import (
     Recipe,
     degrade_clip,
 )
+from recon3d.restoration.kernels import convolve, motion_kernel
 from recon3d.scenes.drawing import room, shoulders
 from recon3d.scenes.painting import lookup
 from recon3d.scenes.shadows import lit_share
@@ -107,7 +108,14 @@ class Scene(BaseModel):
         1.0, ge=0, le=5, description="RMS of what the model cannot make, over the face."
     )
     light: LightName = Field("bright", description="Lamp of the scene.")
-    blur: BlurName = Field("none", description="Motion blur.")
+    blur: BlurName = Field("none", description="Motion blur, the same in all frames.")
+    shutter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the time between frames that the shutter is open: so much of its own "
+        "path the head draws in each of them.",
+    )
     crf: float | None = Field(26.0, ge=0, le=51, description="Of H.264; none leaves it out.")
     clean: bool = Field(False, description="Leave the camera's faults out altogether.")
     supersample: int = Field(3, ge=1, le=6, description="Sub-pixels along a pixel's side.")
@@ -440,6 +448,10 @@ def clean_frames(truth: SceneTruth, lamp: Lamp | None = None) -> Iterable[np.nda
     colours = np.broadcast_to(cloth, bust.shape)
     tilt = so3_exp(np.radians([scene.camera_tilt_deg, 0.0, 0.0]))
     lamp = lamp or LAMPS[scene.light]
+    face = truth.model.regions.get("face", np.ones(truth.model.n_vertices))
+    middle = np.average(truth.neutral, axis=0, weights=np.maximum(face, 1e-6))[None]
+    at = np.array([project(middle, truth.K, R, t)[0] for R, t in zip(truth.R, truth.t)])
+    paths = scene.shutter * np.gradient(at, axis=0) if scene.n_frames > 1 else np.zeros_like(at)
     for i in range(scene.n_frames):
         # The body follows the head by a fifth of its turn.
         R = tilt @ head_rotation(0.2 * truth.angles[i, 0], 0.0, 0.0)
@@ -456,8 +468,17 @@ def clean_frames(truth: SceneTruth, lamp: Lamp | None = None) -> Iterable[np.nda
             finish=lambda colour, normals, shade=shade: colour * shade(normals),
         )
         drawn, cover = _draw_head(truth, truth.posed(i), truth.camera(i), lamp, scene.supersample)
+        if scene.shutter > 0:
+            drawn, cover = (_along_path(x, paths[i]) for x in (drawn, cover))
         picture = over(over(background, body, shown), drawn, cover)
         yield to_uint8(linear_to_srgb(picture))
+
+
+def _along_path(image: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """What is left of a linear, premultiplied picture (H, W, ...) that moves along `path`, (2,) px,
+    while the shutter is open."""
+    length, angle = np.hypot(*path), np.degrees(np.arctan2(-path[1], path[0]))
+    return convolve(image, motion_kernel(float(length), float(angle)))
 
 
 def _draw_head(

@@ -1,16 +1,19 @@
 """Scenes: the truth is what was drawn."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from recon3d.errors import InputError
-from recon3d.geometry import head_angles, intrinsics, so3_exp, triangle_normals
+from recon3d.geometry import head_angles, intrinsics, project, so3_exp, triangle_normals
 from recon3d.rendering import draw_mesh, over
 from recon3d.scenes.drawing import room, shoulders
 from recon3d.scenes.scene import (
     Scene,
+    clean_frames,
     load_scene,
     off_model_displacement,
     render_scene,
@@ -217,3 +220,21 @@ def test_painted_people_are_found_and_landmarks_lie_where_they_should(model):
         offset = found[inner, :2] / 2 + origin - pixels[inner]
         errors.append(np.linalg.norm(offset, axis=1).mean() / eyes)
     assert max(errors) < 0.06
+
+
+def test_an_open_shutter_draws_the_heads_own_path(model, texture):
+    # Fast enough that it shows; the same frames otherwise.
+    quick = SMALL.model_copy(
+        update={"n_frames": 5, "width": 240, "fps": 8, "yaw_span_deg": 60, "expression": 0}
+    )
+    truth = scene_truth(quick, model, texture)
+    opened = dataclasses.replace(truth, scene=quick.model_copy(update={"shutter": 1.0}))
+    sharp, smeared = (list(clean_frames(t)) for t in (truth, opened))
+    middle = truth.neutral.mean(0)[None]
+    at = [project(middle, truth.K, R, t)[0] for R, t in zip(truth.R, truth.t)]
+    speed = np.linalg.norm(np.gradient(at, axis=0), axis=1)
+    change = [float(np.abs(a.astype(int) - b).mean()) for a, b in zip(sharp, smeared)]
+    assert np.argmax(change) == np.argmax(speed) and max(change) > 2 * min(change)
+    # Light is moved and not lost.
+    for a, b in zip(sharp, smeared):
+        assert abs(float(a.mean()) - float(b.mean())) < 1.0
