@@ -102,13 +102,6 @@ class TrainingSettings(BaseModel):
     likeness: float = Field(
         0.1, ge=0, description="Weight of the difference of that network's inner features."
     )
-    unsteady: float = Field(
-        1.0,
-        ge=0,
-        description="How unsteadily that network looks at faces, result and truth alike: standard "
-        "deviations of a shift (in units of 2 px of 256), a turn (2 degrees) and a size (3 %). "
-        "What it takes for likeness at one place alone is none.",
-    )
     likelihood: float = Field(0.02, ge=0, description="Weight of the uncertainty's likelihood.")
     r1: float = Field(2.0, ge=0, description="Gradient penalty of the discriminators.")
     r1_every: int = Field(16, ge=1, description="Steps from one penalty to the next.")

@@ -46,7 +46,6 @@ _RECORDED = (
     "structure",
     "identity",
     "likeness",
-    "unsteady",
     "pairs",
     "batch",
     "crop",
@@ -197,8 +196,7 @@ class Trainer:
             out_target.append(y)
             out_places.append(place)
             if self.describer is not None and k < n_face:
-                to_chip = self.describer.align(outline)
-                out_chips.append(_unsteady(to_chip, place[:3].mean(0), s.unsteady, rng))
+                out_chips.append(self.describer.align(outline))
         stacked = torch.stack(out_inputs)
         # The mask is the last channel; deprived crops have none, and count as half a face.
         face = (stacked[:, -1:] + 1) / 2
@@ -563,18 +561,6 @@ class _Scalars:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-
-def _unsteady(
-    to_chip: np.ndarray, middle: np.ndarray, amount: float, rng: np.random.Generator
-) -> np.ndarray:
-    """A similarity (2, 3) from a picture to a descriptor's chip, from another picture now: a little
-    shifted, turned and enlarged about `middle`, (2,) px."""
-    shift, angle = rng.normal(0, 2.0 * amount, 2), np.radians(rng.normal(0, 2.0 * amount))
-    size = np.exp(rng.normal(0, 0.03 * amount))
-    turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    offset = middle + shift - turn @ middle
-    return np.column_stack([to_chip[:, :2] @ turn, to_chip[:, :2] @ offset + to_chip[:, 2]])
 
 
 def _near(places: torch.Tensor, side: int) -> torch.Tensor:

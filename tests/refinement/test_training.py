@@ -139,10 +139,7 @@ class Describer(torch.nn.Module):
 
 def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
     settings = TrainingSettings(
-        **{**FAST, "batch": 8, "crop": 224, "skin": 0.0, "nostrils": 0.0},
-        steps=2,
-        adversarial=0.0,
-        unsteady=0.0,
+        **{**FAST, "batch": 8, "crop": 224}, steps=2, adversarial=0.0, skin=0.0, nostrils=0.0
     )
     trainer = Trainer(*pairs, tmp_path, settings, describer=Describer())
     # Flipped or not, the right eye of the picture lies where the descriptor expects one.
@@ -155,13 +152,6 @@ def test_the_identity_loss_sees_the_aligned_face(pairs, tmp_path):
         for x in (6, 26):
             eye = dark[:, 10:15, x - 2 : x + 3].amax((1, 2))
             assert (eye > dark[:, 16:22, 4:28].mean((1, 2))).all()
-    # An unsteady look is from nearby, and no two are the same.
-    unsteady = settings.model_copy(update={"unsteady": 1.0})
-    moved = Trainer(*pairs, tmp_path, unsteady, describer=Describer()).batch(0)["to_chip"]
-    steady = trainer.batch(0)["to_chip"]
-    face = torch.tensor([[90.0, 100.0, 1.0], [150.0, 140.0, 1.0]])
-    px = torch.linalg.norm((moved - steady) @ face.T, dim=1) / steady[:, :1, 0]
-    assert px.min() > 0.1 and px.mean() < 8 and px.max() < 20
     found = trainer.advance()
     assert found["identity"] > 0 and found["likeness"] > 0
     without = Trainer(*pairs, tmp_path, settings.model_copy(update={"identity": 0, "likeness": 0}))
