@@ -85,10 +85,10 @@ def open_share(samples, shades, paths, sharp, inside, texel_mm, blur_px: float) 
     if len(moving) < _LEAST:
         return 0.0
 
-    def unexplained(k: int) -> np.ndarray:
+    def unexplained(k: int, path: np.ndarray, shares: np.ndarray) -> np.ndarray:
         s, found = samples[k], []
-        for share in _STEPS:
-            psf = path_psf(paths[k], share, blur_px)
+        for share in shares:
+            psf = path_psf(path, share, blur_px)
             operator = build_operator(s, shades[k], texel_mm, psf, inside[s.index])
             drawn, image = operator.forward(sharp), operator.image
             level = 0.5 * channel_mean(drawn + cv2.GaussianBlur(image, (0, 0), 1.0)) + LEVEL
@@ -97,9 +97,17 @@ def open_share(samples, shades, paths, sharp, inside, texel_mm, blur_px: float) 
             found.append(float(np.sqrt((error[core] ** 2).mean())) if core.any() else np.nan)
         return np.array(found)
 
-    residual = np.nanmean(over(unexplained, moving), axis=0)
+    residual = np.nanmean(over(lambda k: unexplained(k, paths[k], _STEPS), moving), axis=0)
     best = int(np.argmin(residual))
     if not residual[best] < (1 - _WORTH) * residual[0]:
+        return 0.0
+    # Noise is less beside anything that is smoother: that the same smear across the path does as
+    # well, and no more than that along it may.
+    across = [paths[k][::-1] * [1, -1] for k in moving]
+    control = over(
+        lambda n: unexplained(moving[n], across[n], _STEPS[best : best + 1]), range(len(moving))
+    )
+    if not residual[best] < (1 - _WORTH) * float(np.nanmean(control)):
         return 0.0
     if best == len(_STEPS) - 1:
         return 1.0

@@ -415,3 +415,10 @@ def test_a_blurred_face_comes_out_sharper_than_without_its_path():
 def test_a_face_that_stands_tells_nothing_of_the_shutter():
     track, fit, _ = make_scene(SWEEP, path_mm=np.zeros((len(SWEEP), 2)))
     assert fuse_texture(track, fit, SMALL).info["shutter"] == 0
+
+
+def test_noise_that_any_smoothing_explains_is_no_blur():
+    path = _to_and_fro()
+    angles = np.stack([np.linspace(-20, 20, len(path)), np.zeros(len(path))], 1)
+    track, fit, _ = make_scene(angles, path_mm=path, noise=0.06)
+    assert fuse_texture(track, fit, SMALL).info["shutter"] == 0
