@@ -204,6 +204,7 @@ def track_metrics(reconstruction: Reconstruction) -> dict:
         "reprojection": _reprojection(reconstruction),
         "photometric_error": texture.info.get("photometric_error"),
         "shutter": texture.info.get("shutter"),
+        "blur_mm": _blur(texture.info.get("blur_mm")),
         "coverage": {
             "yaw_bin_deg": YAW_BIN,
             "frames_by_yaw": yaw_histogram(track.yaw),
@@ -312,6 +313,12 @@ def _reprojection(reconstruction: Reconstruction) -> dict:
 def _median(values) -> float | None:
     values = np.asarray(values, np.float64)
     return float(np.median(values)) if values.size else None
+
+
+def _blur(values_mm) -> dict[str, float] | None:
+    if not values_mm:
+        return None
+    return {"median": float(np.median(values_mm)), "most": float(np.max(values_mm))}
 
 
 def _share(mask: np.ndarray, where: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from recon3d.texturing._kernels import add_samples
 from recon3d.texturing._threads import over
 from recon3d.texturing.atlas import Atlas, build_atlas
 from recon3d.texturing.filling import bleed, fill, outweighed
+from recon3d.texturing.focus import crispness, extra_blur
 from recon3d.texturing.light import Light, fit_light
 from recon3d.texturing.observation import (
     expression_weights,
@@ -111,24 +112,36 @@ def fuse_texture(
     report(len(views) + 2, steps)
     paths = motion_px(track, fit, samples)
     shutter = settings.exposure_fraction
-    psfs = [path_psf(p, shutter or 0.0, settings.blur_px) for p in paths]
+    blurs = np.zeros(len(samples), np.float32)
     moved = [0.0] * len(samples)
+
+    def psfs_with(blurs_px: np.ndarray) -> list[np.ndarray]:
+        widths = np.hypot(settings.blur_px, blurs_px)
+        return [path_psf(p, shutter or 0.0, width) for p, width in zip(paths, widths)]
+
+    def mean_of(weights: np.ndarray):
+        some = _weighted(samples, weights)
+        return _robust_mean(atlas, some, shades, light.noise, settings, albedo)
+
+    psfs = psfs_with(blurs)
     solution: dict = {}
     if len(samples) > 1 and settings.registration_rounds > 0:
         for _ in range(settings.registration_rounds):
             moved = _register_all(samples, shades, albedo, inside, texel_mm, settings, psfs)
             if shutter is None:
-                still = [
-                    replace(s, weight=s.weight * w) for s, w in zip(samples, steadiness(paths))
-                ]
-                sharp, _, _ = _robust_mean(atlas, still, shades, light.noise, settings, albedo)
+                sharp, _, _ = mean_of(steadiness(paths))
                 shutter = open_share(
                     samples, shades, paths, sharp, inside, texel_mm, settings.blur_px
                 )
-                psfs = [path_psf(p, shutter, settings.blur_px) for p in paths]
-            albedo, variance, trust = _robust_mean(
-                atlas, samples, shades, light.noise, settings, albedo
-            )
+            if settings.focus:
+                # The sharper the texture is with which views are compared, the more of their
+                # blur shows, and the better is known which of them are sharp.
+                for _ in range(2):
+                    sharp, _, _ = mean_of(crispness(blurs) ** 2)
+                    known = psfs_with(np.zeros_like(blurs))
+                    blurs = extra_blur(samples, shades, sharp, known, inside, texel_mm)
+            psfs = psfs_with(blurs)
+            albedo, variance, trust = mean_of(crispness(blurs))
     report(2 * len(views) + 2, steps)
     if settings.solve:
         solved, solution = _solve(
@@ -136,7 +149,8 @@ def fuse_texture(
         )
         share = np.clip((face[:, None] - 0.02) / 0.2, 0, 1)
         albedo = albedo + share * (solved - albedo)
-    evidence = _evidence(atlas, samples, trust, (shutter or 0.0) * np.hypot(*paths.T))
+    drawn_px = (shutter or 0.0) * np.hypot(*paths.T)
+    evidence = _evidence(atlas, samples, trust, drawn_px, crispness(blurs))
     known = evidence["known"] * outweighed(atlas, evidence["pixels"])
     mirrored = np.zeros(len(atlas), np.float32)
     if settings.fill:
@@ -177,6 +191,7 @@ def fuse_texture(
             "mirrored_share": round(float(mirrored.mean()), 4),
             "observed_share": round(float(known.mean()), 4),
             "shutter": round(float(shutter or 0.0), 3),
+            "blur_mm": [round(float(b * s.pixel_mm), 3) for b, s in zip(blurs, samples)],
             "flow_px": [round(float(m), 3) for m in moved],
             "solution_noise": [round(float(x), 4) for x in solution.get("noise", [])],
             "working_size": size,
@@ -320,6 +335,10 @@ def _register_all(samples, shades, albedo, inside, texel_mm, settings, psfs) -> 
     return over(align, range(len(samples)))
 
 
+def _weighted(samples, weights):
+    return [replace(s, weight=s.weight * w) for s, w in zip(samples, weights)]
+
+
 def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings, psfs):
     worth = np.array([t * s.weight.sum() for s, t in zip(samples, trust)])
     chosen = np.sort(np.argsort(-worth, kind="stable")[: settings.solve_views])
@@ -342,7 +361,7 @@ def _solve(atlas, samples, shades, albedo, inside, trust, texel_mm, settings, ps
     )
 
 
-def _evidence(atlas, samples, trust, drawn_px) -> dict[str, np.ndarray]:
+def _evidence(atlas, samples, trust, drawn_px, crisp) -> dict[str, np.ndarray]:
     pixels = np.zeros(len(atlas), np.float32)
     resolution = np.zeros(len(atlas), np.float32)
     views = np.zeros(len(atlas), np.float32)
@@ -352,9 +371,9 @@ def _evidence(atlas, samples, trust, drawn_px) -> dict[str, np.ndarray]:
         density = s.density * OUTPUT_PIXEL_MM
         # A pixel that moves is as if it were longer, in the one direction.
         longer = float(np.hypot(1.0, drawn_px[k]))
-        pixels[s.index] += share * density**2 / longer
+        pixels[s.index] += share * density**2 * crisp[k] / longer
         views[s.index] += share
-        best = density / longer * np.clip(4 * share, 0, 1)
+        best = density * np.sqrt(crisp[k]) / longer * np.clip(4 * share, 0, 1)
         resolution[s.index] = np.maximum(resolution[s.index], best)
     # Half support where the frames hold one pixel for every two of the picture.
     return {

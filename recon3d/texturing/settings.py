@@ -112,6 +112,11 @@ class TexturingSettings(BaseModel):
         description="Share of the time between frames that the shutter is open: the face's own "
         "path over it is part of the blur. None: estimated from the frames in which it moves.",
     )
+    focus: bool = Field(
+        True,
+        description="Estimate how blurred each view is beside the sharpest: the blur is undone as "
+        "far as it can be, and what is blurred counts less.",
+    )
     regularisation: float = Field(
         1.0,
         gt=0,

@@ -101,11 +101,12 @@ def make_scene(
     skin: np.ndarray | None = None,
     gain=None,
     side_light: float = 0.0,
-    noise: float = 0.004,
+    noise=0.004,
     expression=None,
     occluded=(),
     path_mm=None,
     shutter: float = 0.0,
+    blur_px=None,
     seed: int = 0,
 ) -> tuple[FaceTrack, FaceFit, np.ndarray]:
     """Render views of the head.
@@ -119,7 +120,7 @@ def make_scene(
         Exposure of every frame.
     side_light : float
         Strength of a light from the right of the picture.
-    noise : float
+    noise : float or (N,)
         Standard deviation, linear.
     expression : (N,), optional
         How far the mouth is open.
@@ -128,6 +129,8 @@ def make_scene(
         Where the head stands before the camera; at random without.
     shutter : float
         Share of the time between frames that the shutter is open: so much of the path is drawn.
+    blur_px : (N,), optional
+        Standard deviation of how far every frame is out of focus.
 
     Returns
     -------
@@ -139,6 +142,7 @@ def make_scene(
     angles = np.atleast_2d(angles).astype(float)
     n = len(angles)
     gain = np.ones(n) if gain is None else np.asarray(gain, float)
+    noise = np.broadcast_to(noise, n)
     expression = np.zeros(n) if expression is None else np.asarray(expression, float)
     distance = 1500.0
     K = intrinsics(face_px / (2 * RADII[0]) * distance, SIZE)
@@ -173,10 +177,12 @@ def make_scene(
         if shutter > 0:
             speed = (t[min(i + 1, n - 1), :2] - t[max(i - 1, 0), :2]) / (2 if 0 < i < n - 1 else 1)
             image = _smeared(image, fine * shutter * K[0, 0] / distance * speed)
+        if blur_px is not None and blur_px[i] > 0:
+            image = cv2.GaussianBlur(image, (0, 0), fine * float(blur_px[i]))
         image = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA) * gain[i]
         if i in occluded:
             image[68:84, 20:124] = 0.3
-        image = image + rng.normal(scale=noise, size=image.shape)
+        image = image + rng.normal(scale=noise[i], size=image.shape)
         pixels = to_uint8(linear_to_srgb(image))
         centre = np.array(SIZE) / 2 + K[0, 0] * t[i, :2] / distance
         box = np.r_[centre - face_px / 2, centre + face_px / 2]

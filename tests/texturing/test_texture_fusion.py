@@ -422,3 +422,49 @@ def test_noise_that_any_smoothing_explains_is_no_blur():
     angles = np.stack([np.linspace(-20, 20, len(path)), np.zeros(len(path))], 1)
     track, fit, _ = make_scene(angles, path_mm=path, noise=0.06)
     assert fuse_texture(track, fit, SMALL).info["shutter"] == 0
+
+
+def _out_of_focus(n=12):
+    """Blur, px, of a camera that hunts for its focus."""
+    return 1.6 * np.abs(np.sin(np.arange(n) * np.pi / 7))
+
+
+HUNTING = np.stack([np.linspace(-25, 25, 12), np.zeros(12)], 1)
+
+
+def test_it_is_known_which_views_are_out_of_focus():
+    true = _out_of_focus()
+    track, fit, _ = make_scene(HUNTING, blur_px=true, noise=0.006)
+    info = fuse_texture(track, fit, SMALL).info
+    pixel_mm = fit.t[0, 2] / fit.K[0, 0, 0]
+    assert info["views"] == list(range(len(true)))
+    found = np.array(info["blur_mm"]) / pixel_mm
+    assert np.corrcoef(found, true)[0, 1] > 0.9
+    assert (found[true < 0.3] < 0.5).all()
+    assert (found[true > 1.3] > 0.8).all()
+
+
+def test_what_some_views_show_sharply_comes_out_sharper_when_their_blur_is_known():
+    track, fit, skin = make_scene(HUNTING, blur_px=_out_of_focus())
+    without, known = (
+        fuse_texture(track, fit, SMALL.model_copy(update={"focus": focus}))
+        for focus in (False, True)
+    )
+    mask = front_of(known)
+    assert relative_error(known, skin, mask) < 0.75 * relative_error(without, skin, mask)
+    seen = without.support > 0.2
+    assert (known.support[seen] <= without.support[seen] + 1e-6).all()
+    assert known.support[seen].mean() < without.support[seen].mean()
+
+
+@pytest.mark.parametrize("noise", [0.004, np.where(np.arange(12) % 2, 0.03, 0.004)])
+def test_neither_a_common_blur_nor_noise_is_a_view_out_of_focus(noise):
+    track, fit, _ = make_scene(HUNTING, blur_px=np.full(12, 0.8), noise=noise)
+    info = fuse_texture(track, fit, SMALL).info
+    pixel_mm = fit.t[0, 2] / fit.K[0, 0, 0]
+    assert np.median(info["blur_mm"]) < 0.5 * pixel_mm
+
+
+def test_few_views_have_no_sharpest_among_them():
+    track, fit, _ = make_scene(HUNTING[:3], blur_px=[0, 1.5, 0])
+    assert fuse_texture(track, fit, SMALL).info["blur_mm"] == [0, 0, 0]
