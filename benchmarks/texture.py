@@ -8,6 +8,9 @@ both with true shape, cameras and expressions handed in (``--ict``: ICT-FaceKit 
 ``recon3d model import`` leaves it). What is done is kept in --out by clip and variant, under the
 settings that made it: after a change of code start with an empty folder. ``--only`` limits a call
 to some variants, ``--cases`` to some clips; the section is written from all that there is.
+
+``--first`` is a checkout of this project's first texture, a weighted average (see
+`first_version.py`), whose code then draws every clip as well.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from first_version import first_picture
 from results import PAGE, machine, markdown_table, write_section
 from truth import true_fit
 
@@ -50,7 +54,7 @@ COUNTS = (1, 2, 4, 8, 16, 32)
 SMALL = ("tiny28", "warm40", "cold40")
 FULL = f"frames{COUNTS[-1]}"
 # The most telling first: a call that is cut short has them for more clips.
-VARIANTS = (FULL, "average", "frames1", "true", "true average") + tuple(
+VARIANTS = (FULL, "average", "frames1", "true", "true average", "first") + tuple(
     f"frames{n}" for n in COUNTS[1:-1]
 )
 IDENTITY_OF_TRUE_AVERAGE = 0.398
@@ -63,6 +67,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="the benchmark folder")
     parser.add_argument("--ict", type=Path, help="ICT-FaceKit; without it true variants are left")
+    parser.add_argument("--first", type=Path, help="a checkout of the first version")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "texture")
     parser.add_argument("--only", nargs="*", default=VARIANTS, help="variants")
     parser.add_argument("--cases", nargs="*", help="only cases whose name contains one of these")
@@ -76,13 +81,18 @@ def main() -> None:
         return
     reporter = Reporter()
     wanted = [v for v in VARIANTS if v in a.only and (a.ict or not v.startswith("true"))]
+    wanted = [v for v in wanted if a.first or v != "first"]
     cases = [c for c in benchmark.cases if not a.cases or any(text in c.name for text in a.cases)]
     describe = load_descriptor()
     ict = load_model(a.ict) if a.ict and any(v.startswith("true") for v in wanted) else None
     with reporter.stage("texture") as move:
         jobs = [(case, variant) for variant in wanted for case in cases]
         for done, (case, variant) in enumerate(jobs):
-            measure(case, benchmark.subjects[case.subject], variant, a.out, describe, ict)
+            subject = benchmark.subjects[case.subject]
+            if variant == "first":
+                measure_first(case, subject, a.first, a.out, describe)
+            else:
+                measure(case, subject, variant, a.out, describe, ict)
             move(done + 1, len(jobs))
     kept = a.out / "speed.json"
     if not a.no_speed:
@@ -175,6 +185,20 @@ def measure(case, subject, variant: str, out: Path, describe, ict) -> None:
     cv2.imwrite(str(out / "views" / f"{name}.png"), view.raw[..., ::-1])
     cv2.imwrite(str(out / "views" / f"{name}_evidence.png"), view.evidence[..., ::-1])
     path = out / "rows" / f"{name}.json"
+    path.write_text(json.dumps(row, indent=1, default=float), encoding="utf-8")
+
+
+def measure_first(case, subject, checkout: Path, out: Path, describe) -> None:
+    """The line of the first version's own code, unless it is there."""
+    if read_row(out, case.name, "first") is not None:
+        return
+    view = first_picture(checkout, *fitted(case, out), COUNTS[-1], out / "first")
+    scores = picture_metrics(view, subject.picture, describe) or {}
+    row = {"key": key_of("first"), "variant": "first"} | scores
+    for folder in ("views", "rows"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(out / "views" / f"{case.name}_first.png"), view[..., ::-1])
+    path = out / "rows" / f"{case.name}_first.json"
     path.write_text(json.dumps(row, indent=1, default=float), encoding="utf-8")
 
 
@@ -317,8 +341,9 @@ def report(frame: pd.DataFrame, speed: dict) -> str:
         "A mean is over the cases that were measured, which differ where the counts do.",
         "PSNR and identity by number of frames:",
         curve_table(frame),
-        "Solver against plain averaging of the same frames, with the fit of the clip and with true "
-        "shape, cameras and expressions:",
+        "Solver against plain averaging of the same frames with the same light, weights and views, "
+        "with the fit of the clip and with true shape, cameras and expressions; and against the "
+        "first version, a weighted average, which drew the same fits with its own code:",
         solver_table(frame),
         "Evidence and predicted deviation against the error of luma, pixels of the frontal view "
         "inside the truth's mask (deviation: of observed pixels), as the main job writes them, and "
@@ -360,8 +385,8 @@ def curve_table(frame: pd.DataFrame) -> str:
 
 def solver_table(frame: pd.DataFrame) -> str:
     psnr, identity = means(frame, "psnr"), means(frame, "id_dist")
-    variants = ("average", FULL, "true average", "true")
-    headings = ["", "average", "solver", "true, average", "true, solver"]
+    variants = ("first", "average", FULL, "true average", "true")
+    headings = ["", "first version", "average", "solver", "true, average", "true, solver"]
     rows = [
         [row, *(f"{cell(psnr, row, v, 2)} / {cell(identity, row, v, 3)}" for v in variants)]
         for row in psnr.index
@@ -428,10 +453,13 @@ def verdicts(frame: pd.DataFrame, speed: dict) -> list[str]:
             checks.append(
                 (f"{row}: 32 frames over one {value:+.2f} dB (wanted at least +2)", value >= 2)
             )
-    if "average" in psnr and FULL in psnr:
-        value = gain(FULL, "average", "all")
-        checks.append((f"solver over averaging {value:+.2f} dB (wanted at least +1.0)", value >= 1))
-        by = {row: gain(FULL, "average", row) for row in psnr.index if row != "all"}
+    bases = {"first": "over the first version", "average": "solver over averaging"}
+    for base, text in bases.items():
+        if base not in psnr or FULL not in psnr:
+            continue
+        value = gain(FULL, base, "all")
+        checks.append((f"{text} {value:+.2f} dB (wanted at least +1.0)", value >= 1))
+        by = {row: gain(FULL, base, row) for row in psnr.index if row != "all"}
         worst = min(by, key=by.get)
         checks.append(
             (
