@@ -30,6 +30,9 @@ _BAND = (0.6, 1.6)
 """Detail is what lies between these blurs, px: finer is noise, broader is light."""
 _SHARPEST = 0.2
 """Of the views, so many are taken for as sharp as the camera is."""
+_CHANCE_PX = 0.5
+"""So much blur is found by chance where there is none, in noise and in what an encoder makes of it:
+it is taken off."""
 _FEW_PIXELS = 30
 
 
@@ -65,7 +68,7 @@ def extra_blur(samples, shades, texture, psfs, inside, texel_mm) -> np.ndarray:
     if len(known) < LEAST_VIEWS:
         return np.zeros(len(samples), np.float32)
     beyond = np.where(np.isfinite(found), found, np.median(known)) - np.quantile(known, _SHARPEST)
-    return np.sqrt(np.maximum(beyond, 0)).astype(np.float32)
+    return np.sqrt(np.maximum(beyond - _CHANCE_PX**2, 0)).astype(np.float32)
 
 
 def crispness(blur_px: np.ndarray) -> np.ndarray:

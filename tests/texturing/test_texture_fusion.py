@@ -462,7 +462,8 @@ def test_neither_a_common_blur_nor_noise_is_a_view_out_of_focus(noise):
     track, fit, _ = make_scene(HUNTING, blur_px=np.full(12, 0.8), noise=noise)
     info = fuse_texture(track, fit, SMALL).info
     pixel_mm = fit.t[0, 2] / fit.K[0, 0, 0]
-    assert np.median(info["blur_mm"]) < 0.5 * pixel_mm
+    assert np.median(info["blur_mm"]) == 0
+    assert max(info["blur_mm"]) < 0.4 * pixel_mm
 
 
 def test_few_views_have_no_sharpest_among_them():
