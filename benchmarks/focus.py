@@ -20,6 +20,7 @@ import pandas as pd
 from results import PAGE, machine, markdown_table, write_section
 
 from recon3d import pipeline
+from recon3d.colour import to_uint8
 from recon3d.evaluation import load_descriptor, read_benchmark
 from recon3d.evaluation.metrics import picture_metrics
 from recon3d.media import VideoWriter, iterate_frames, open_inputs, read_picture
@@ -76,7 +77,7 @@ def hunting_clip(case, out: Path) -> Path:
     with VideoWriter(path, fps=25, crf=20) as writer:
         for i, frame in enumerate(iterate_frames(open_inputs([str(case.clip)]))):
             radius = largest * abs(np.sin(phase + np.pi * i / period))
-            writer.write(optical_blur(frame.image, defocus=radius))
+            writer.write(to_uint8(optical_blur(frame.image, defocus=radius)))
     return path
 
 
