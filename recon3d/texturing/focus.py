@@ -14,6 +14,8 @@ References
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -88,10 +90,11 @@ def _variance(operator, texture: np.ndarray) -> float:
     )
     drawn, image = channel_mean(operator.forward(texture)), channel_mean(operator.image)
     level = 0.5 * (drawn + cv2.GaussianBlur(image, (0, 0), 1.0)) + LEVEL
+    fine, broad = ((sigma, _spread(mask, sigma)) for sigma in _BAND)
 
     def detail(picture: np.ndarray) -> np.ndarray:
-        fine, broad = (_inside(picture, mask, sigma) for sigma in _BAND)
-        return ((fine - broad) / level)[core]
+        seen = picture * mask
+        return ((_blur(seen, *fine) - _blur(seen, *broad)) / level)[core]
 
     expected, found = detail(drawn), detail(image)
     error = np.abs(found - expected)
@@ -103,17 +106,37 @@ def _variance(operator, texture: np.ndarray) -> float:
     def share(detail_: np.ndarray) -> float:
         return float((agree * expected * detail_).sum()) / power
 
-    left = [1.0] + [share(detail(_inside(drawn, cover, sigma))) for sigma in _WIDTHS[1:]]
-    left = np.minimum.accumulate(left)
+    covered = drawn * cover
+
+    @functools.cache
+    def left(i: int) -> float:
+        """Share of the detail that blur number i leaves; it falls with i."""
+        if i == 0:
+            return 1.0
+        return share(detail(_blur(covered, _WIDTHS[i], _spread(cover, _WIDTHS[i]))))
+
     shown = share(found)
-    if shown <= 1:
-        return float(np.interp(-shown, -left, _WIDTHS**2))
-    # A narrow Gaussian takes away detail in proportion to its variance; sharper is the reverse.
-    slope = max(-np.log(max(left[1], 1e-3)) / _WIDTHS[1] ** 2, 0.05)
-    return -min(np.log(shown) / slope, 4.0)
+    if shown > 1:
+        # A narrow Gaussian takes away detail in proportion to its variance; sharper is the reverse.
+        slope = max(-np.log(max(left(1), 1e-3)) / _WIDTHS[1] ** 2, 0.05)
+        return -min(np.log(shown) / slope, 4.0)
+    # Between which two of the widths it is: a blur is dear, so as few of them as tell.
+    low, high = 0, len(_WIDTHS) - 1
+    if shown <= left(high):
+        return float(_WIDTHS[high] ** 2)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if left(middle) > shown else (low, middle)
+    span = left(low) - left(high)
+    part = (left(low) - shown) / span if span > 0 else 0.5
+    return float((1 - part) * _WIDTHS[low] ** 2 + part * _WIDTHS[high] ** 2)
 
 
-def _inside(picture: np.ndarray, cover: np.ndarray, sigma: float) -> np.ndarray:
+def _spread(cover: np.ndarray, sigma: float) -> np.ndarray:
+    """What `_blur` divides by: how much of the blur's window the surface covers."""
+    return np.maximum(cv2.GaussianBlur(cover, (0, 0), sigma), 0.05)
+
+
+def _blur(covered: np.ndarray, sigma: float, spread: np.ndarray) -> np.ndarray:
     """Blur of what the surface covers, as if there were nothing else."""
-    total = cv2.GaussianBlur(cover, (0, 0), sigma)
-    return cv2.GaussianBlur(picture * cover, (0, 0), sigma) / np.maximum(total, 0.05)
+    return cv2.GaussianBlur(covered, (0, 0), sigma) / spread
