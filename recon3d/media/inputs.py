@@ -48,14 +48,17 @@ class MediaInput:
     files: tuple[str, ...]
 
 
-def open_inputs(paths: Iterable[str | os.PathLike] | str | os.PathLike) -> list[MediaInput]:
+def open_inputs(
+    paths: Iterable[str | os.PathLike | MediaInput] | str | os.PathLike,
+) -> list[MediaInput]:
     """Check and describe inputs.
 
     Parameters
     ----------
     paths : paths of videos, pictures, folders of pictures, globs, or stream addresses
-        Each is one camera. ``rtsp://...`` and the like, and ``/dev/video0``, are streams. A folder
-        that holds no picture but one video is that video.
+        Each is one camera; those that were opened before are handed on. ``rtsp://...`` and the
+        like, and ``/dev/video0``, are streams. A folder that holds no picture but one video is that
+        video.
 
     Returns
     -------
@@ -68,10 +71,21 @@ def open_inputs(paths: Iterable[str | os.PathLike] | str | os.PathLike) -> list[
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    inputs = [_open(os.fspath(path)) for path in paths]
+    inputs = [p if isinstance(p, MediaInput) else _open(os.fspath(p)) for p in paths]
     if not inputs:
         raise InputError("no input was given; name a video, a picture, a folder or a glob")
     return inputs
+
+
+def shown_path(path: str) -> str:
+    """A path or address as it may be shown: without the password that an address may carry.
+
+    Examples
+    --------
+    >>> shown_path("rtsp://admin:secret@10.0.0.7/door")
+    'rtsp://admin:***@10.0.0.7/door'
+    """
+    return re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]*://[^/@:]*):[^/]*@", r"\1:***@", path)
 
 
 def _open(path: str) -> MediaInput:
@@ -159,7 +173,7 @@ def _probe(path: str) -> tuple[int, int, float | None, int | None]:
     try:
         image, _ = next(frames)
     except StopIteration:
-        raise InputError(f"{path}: no frame of this video can be decoded") from None
+        raise InputError(f"{shown_path(path)}: no frame of this video can be decoded") from None
     finally:
         frames.close()
     return image.shape[1], image.shape[0], fps, n_frames

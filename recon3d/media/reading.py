@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 
 from recon3d.errors import InputError
-from recon3d.media.inputs import MediaInput
+from recon3d.media.inputs import MediaInput, shown_path
 from recon3d.media.pictures import picture_focal, read_picture
 from recon3d.types import Frame
 
+SILENCE_S = 10.0
+"""A stream from which nothing comes for so long has ended."""
 PICTURE_RATE = 25.0
 """Nominal rate that gives pictures without a clock their times, 1/s."""
 
@@ -65,7 +67,7 @@ def iterate_frames(
     def work() -> None:
         try:
             for source, media in enumerate(inputs):
-                with closing(_frames_of(media, source, on_warning)) as frames:
+                with closing(frames_of(media, source, on_warning)) as frames:
                     for number, frame in enumerate(frames):
                         if max_frames is not None and number >= max_frames:
                             break
@@ -100,14 +102,16 @@ def open_container(path: str):
     options: dict[str, str] = {"rtsp_transport": "tcp"} if path.startswith("rtsp") else {}
     form = "v4l2" if path.startswith("/dev/video") else None
     # Text of any kind opens as a teletext-like "tty" or subtitle file: no picture is in there.
+    # A camera that has fallen silent would hold everything up for good.
+    timeout = SILENCE_S if "://" in path and not path.startswith("file:") else None
     try:
-        container = av.open(path, format=form, options=options)
+        container = av.open(path, format=form, options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise InputError(f"{path}: {_why_closed(path, error)}") from None
+        raise InputError(f"{shown_path(path)}: {_why_closed(path, error)}") from None
     textual = container.format.name in ("tty", "ass", "srt", "webvtt", "bin", "xbin", "idf", "adf")
     if not container.streams.video or textual:
         container.close()
-        raise InputError(f"{path}: not a picture or video")
+        raise InputError(f"{shown_path(path)}: not a picture or video")
     return container
 
 
@@ -129,19 +133,24 @@ def decode_video(
         reached = 0.0
         packets = container.demux(stream)
         while True:
+            packet = None
             try:
                 packet = next(packets)
             except StopIteration:
                 break
             except (av.error.FFmpegError, OSError) as error:
                 ended_early = str(getattr(error, "strerror", error))
-                break
             try:
-                frames = packet.decode()
+                # What the decoder still holds back of a stream that broke off is good.
+                frames = (
+                    packet.decode() if packet is not None else stream.codec_context.decode(None)
+                )
             except av.error.EOFError:
                 break
             except av.error.FFmpegError:
                 broken += 1
+                if packet is None:
+                    break
                 continue
             for frame in frames:
                 seconds = None
@@ -150,6 +159,8 @@ def decode_video(
                     reached = max(reached, seconds)
                 count += 1
                 yield _upright_rgb(frame, stream), seconds
+            if packet is None:
+                break
     if on_warning is None:
         return
     short = count < declared if declared else reached < 0.9 * length - 1.0
@@ -159,10 +170,11 @@ def decode_video(
             parts.append(f"{broken} broken packets left out")
         if ended_early:
             parts.append(f"reading ended early: {ended_early}")
-        on_warning(f"{path}: damaged or cut off; using what decodes ({', '.join(parts)})")
+        using = f"damaged or cut off; using what decodes ({', '.join(parts)})"
+        on_warning(f"{shown_path(path)}: {using}")
 
 
-def _frames_of(media: MediaInput, source: int, on_warning) -> Iterator[Frame]:
+def frames_of(media: MediaInput, source: int, on_warning) -> Iterator[Frame]:
     pictures = media.kind in ("image", "folder", "glob")
     decode = (
         _decode_pictures(media, on_warning)
