@@ -4,12 +4,21 @@ from recon3d.tracking.landmarks import LANDMARKERS, load_landmarker
 from recon3d.tracking.portraits import best_portraits, eyes_open, portrait_worth
 from recon3d.tracking.settings import TrackingSettings
 from recon3d.tracking.topology import IBUG68, MIRROR
-from recon3d.tracking.tracker import TrackingResult, track_faces
+from recon3d.tracking.tracker import (
+    FaceTracker,
+    SeenFace,
+    TrackerState,
+    TrackingResult,
+    track_faces,
+)
 
 __all__ = [
     "IBUG68",
     "LANDMARKERS",
     "MIRROR",
+    "FaceTracker",
+    "SeenFace",
+    "TrackerState",
     "TrackingResult",
     "TrackingSettings",
     "best_portraits",

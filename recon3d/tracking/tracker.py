@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -102,36 +103,175 @@ def track_faces(
     ModelError
         If the landmark correction cannot be read.
     """
-    from recon3d.tracking.correction import load_corrector  # torch is not needed before
-
-    settings = settings or TrackingSettings()
-    # The chosen source is loaded first: what it lacks must be said before any work is done.
-    source = load_landmarker(settings)
-    mesher = source if settings.landmarks == "mediapipe" else load_landmarker(settings, "mediapipe")
-    corrector = load_corrector(settings)
-    detector = FaceDetector(settings)
-    tracker = _Tracker(settings, detector, mesher, embedder)
-    try:
+    with FaceTracker(settings, embedder=embedder, seed=seed) as tracker:
         for frame in frames:
             tracker.step(frame)
             if progress is not None:
                 progress(tracker.n_frames)
+        return tracker.result()
+
+
+@dataclass(frozen=True)
+class SeenFace:
+    """A face in the frame that was looked at last.
+
+    Attributes
+    ----------
+    person : int
+        The same from frame to frame as long as the face is followed without a break.
+    landmarks : (478, 2) px
+    box : (4,) px
+        x0, y0, x1, y1 of the landmarks.
+    yaw, pitch, roll : float, degrees
+    face_px : float
+        Width of the face.
+    quality : float in [0, 1]
+    views : int
+        Views of this face that are kept so far.
+    """
+
+    person: int
+    landmarks: np.ndarray
+    box: np.ndarray
+    yaw: float
+    pitch: float
+    roll: float
+    face_px: float
+    quality: float
+    views: int
+
+
+@dataclass(frozen=True)
+class TrackerState:
+    """What a `FaceTracker` has gathered up to some frame; can be sent to another process.
+
+    Attributes
+    ----------
+    n_frames : int
+        Frames looked at.
+    views : frozenset of (source, frame index)
+        Those kept as views, of all people: where they are the same, nothing new was learned.
+    """
+
+    n_frames: int
+    views: frozenset
+    _content: dict = field(repr=False)
+
+
+class FaceTracker:
+    """Tracking a frame at a time, for streams: what `track_faces` does with all frames of a clip.
+
+    Parameters
+    ----------
+    settings, embedder, seed
+        As for `track_faces`.
+
+    Raises
+    ------
+    BackendUnavailable, ModelError
+        As `track_faces`.
+
+    Examples
+    --------
+    ::
+
+        with FaceTracker() as tracker:
+            for frame in LiveFrames(media):
+                faces = tracker.step(frame)
+            result = tracker.result()
+    """
+
+    def __init__(
+        self,
+        settings: TrackingSettings | None = None,
+        *,
+        embedder: Embedder | None = None,
+        seed: int = 0,
+    ):
+        from recon3d.tracking.correction import load_corrector  # torch is not needed before
+
+        self._settings = settings or TrackingSettings()
+        self._seed = seed
+        # The chosen source is loaded first: what it lacks must be said before any work is done.
+        self._source = load_landmarker(self._settings)
+        mediapipe = self._settings.landmarks == "mediapipe"
+        self._mesher = self._source if mediapipe else load_landmarker(self._settings, "mediapipe")
+        self._corrector = load_corrector(self._settings)
+        detector = FaceDetector(self._settings)
+        self._tracker = _Tracker(self._settings, detector, self._mesher, embedder)
+
+    def __enter__(self) -> FaceTracker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @property
+    def n_frames(self) -> int:
+        """Frames looked at."""
+        return self._tracker.n_frames
+
+    def warm_up(self, size: tuple[int, int]) -> None:
+        """Look at a blank picture of (height, width): networks and kernels are set up on first
+        use, which takes the time of many frames. What was gathered stays as it is."""
+        blank = np.full((*size, 3), 128, np.uint8)
+        nobody = _Tracker(self._settings, self._tracker.detector, self._mesher, None)
+        nobody.step(Frame(blank, 0, 0.0, 0))
+        place = FacePlace(np.array(size[::-1]) / 2, min(size) / 4, 0.0)
+        observe(blank, [place], self._mesher, self._settings)
+        describe_face(blank, place)
+
+    def step(self, frame: Frame) -> list[SeenFace]:
+        """Take in the next frame; returns the faces that are in it."""
+        self._tracker.step(frame)
+        return [piece.seen() for piece in self._tracker.active if piece.time == frame.time]
+
+    def state(self) -> TrackerState:
+        """What was gathered so far; steps that follow do not change it."""
+        content = self._tracker.content()
+        kept = [item.reservoir for item in content["active"] + content["people"]]
+        views = frozenset((c.source, c.frame_index) for r in kept for c in r.candidates)
+        return TrackerState(self.n_frames, views, content)
+
+    def result(self, state: TrackerState | None = None) -> TrackingResult:
+        """Tracks of everybody seen so far, their views' landmarks measured by jitter.
+
+        Parameters
+        ----------
+        state : TrackerState, optional
+            Of this or of another tracker of the same settings; without it, of this one now.
+
+        Returns
+        -------
+        TrackingResult
+            The tracker can go on afterwards.
+        """
+        tracker = self._tracker.with_content((state or self.state())._content)
         people = tracker.finish()
         tracks = tuple(
             _face_track(
-                number, person, source, mesher, corrector, settings, seed, tracker.without_clock
+                number,
+                person,
+                self._source,
+                self._mesher,
+                self._corrector,
+                self._settings,
+                self._seed,
+                tracker.without_clock,
             )
             for number, person in enumerate(people)
         )
-    finally:
-        detector.close()
-        source.close()
-        if mesher is not source:
-            mesher.close()
-    return TrackingResult(tracks, tracker.dropped(tracks), tracker.n_frames)
+        return TrackingResult(tracks, tracker.dropped(tracks), tracker.n_frames)
+
+    def close(self) -> None:
+        """Let go of the networks."""
+        self._tracker.detector.close()
+        self._source.close()
+        if self._mesher is not self._source:
+            self._mesher.close()
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Record:
     """One observed frame of a person, without pixels."""
 
@@ -158,6 +298,32 @@ class _Piece:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     contact_until: float = -1.0
     touching: bool = False
+    number: int = 0
+
+    def copied(self) -> _Piece:
+        """One that does not change with this."""
+        return replace(
+            self,
+            reservoir=self.reservoir.copied(),
+            gallery=deepcopy(self.gallery),
+            records=list(self.records),
+        )
+
+    def seen(self) -> SeenFace:
+        """The face as it was last taken."""
+        mesh, record = self.mesh, self.records[-1]
+        yaw, pitch, roll = (float(a) for a in mesh.angles)
+        return SeenFace(
+            self.number,
+            mesh.landmarks,
+            mesh.box,
+            yaw,
+            pitch,
+            roll,
+            record.face_px,
+            record.quality,
+            len(self.reservoir.candidates),
+        )
 
     @property
     def time(self) -> float:
@@ -193,6 +359,16 @@ class _Person:
     complete: bool
     """Whether it was there in every frame of its shots: stills are never too short."""
 
+    def copied(self) -> _Person:
+        """One that does not change with this."""
+        return replace(
+            self,
+            reservoir=self.reservoir.copied(),
+            gallery=deepcopy(self.gallery),
+            records=list(self.records),
+            embeddings=list(self.embeddings),
+        )
+
     def frames(self) -> set[tuple[int, int]]:
         return {(record.source, record.frame_index) for record in self.records}
 
@@ -223,8 +399,28 @@ class _Tracker:
         self.source: int | None = None
         self.size: tuple[int, int] | None = None
         self.without_clock: set[int] = set()
+        self.n_pieces = 0
         # The last second or so of this shot, for following faces backwards.
         self.recent: deque[_Past] = deque(maxlen=_PAST_FRAMES)
+
+    def content(self) -> dict:
+        """What `finish` needs, as it is now."""
+        return {
+            "n_frames": self.n_frames,
+            "active": [piece.copied() for piece in self.active],
+            "people": [person.copied() for person in self.people],
+            "reasons": {reason: list(frames) for reason, frames in self.reasons.items()},
+            "shot_frames": Counter(self.shot_frames),
+            "without_clock": set(self.without_clock),
+        }
+
+    def with_content(self, content: dict) -> _Tracker:
+        """One with the same networks that can only be finished."""
+        other = _Tracker(self.settings, self.detector, self.mesher, self.embedder)
+        vars(other).update(content)
+        # What is given stays as it is, too.
+        vars(other).update(other.content())
+        return other
 
     # -- one frame ------------------------------------------------------------------------------
 
@@ -371,7 +567,9 @@ class _Tracker:
             self._take(frame, piece, faces[j].mesh, looks[j])
         for j, face in enumerate(faces):
             if j not in taken and face.score >= self.settings.min_detection_score:
-                piece = _Piece(frame.source, self.shot, Reservoir(self.settings.max_views))
+                views = Reservoir(self.settings.max_views)
+                piece = _Piece(frame.source, self.shot, views, number=self.n_pieces)
+                self.n_pieces += 1
                 self._take(frame, piece, face.mesh, looks[j])
                 self.active.append(piece)
                 taken.add(j)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +71,12 @@ class Reservoir:
         """Take over another reservoir's candidates (two pieces of one person)."""
         for candidate in other.candidates:
             self.add(candidate)
+
+    def copied(self) -> Reservoir:
+        """One that does not change with this; the pixels are shared."""
+        other = Reservoir(self.capacity)
+        other.candidates = [copy(candidate) for candidate in self.candidates]
+        return other
 
     def ordered(self) -> list[Candidate]:
         """By input and frame."""
