@@ -32,7 +32,9 @@ from recon3d.state import load_state, save_state
 from recon3d.types import FaceFit, FaceModel, FaceTexture, FaceTrack, FrontalView, Reconstruction
 
 if TYPE_CHECKING:
+    from recon3d.media import MediaInput
     from recon3d.refinement.refiners import Refiner
+    from recon3d.tracking import TrackingResult
 
 STAGES = ("tracking", "fitting", "texturing", "frontal", "refinement", "exporting")
 SCHEMA_VERSION = 1
@@ -74,7 +76,7 @@ class RunResult:
 
 
 def run(
-    inputs: Sequence[str],
+    inputs: Sequence[str | MediaInput],
     out: Path,
     settings: RunSettings | None = None,
     *,
@@ -83,13 +85,15 @@ def run(
     permissive_only: bool = False,
     keep: bool = False,
     reporter: Reporter | None = None,
+    tracked: TrackingResult | None = None,
+    notes: dict | None = None,
 ) -> RunResult:
     """The main job: clips or pictures in, a folder of results out.
 
     Parameters
     ----------
     inputs : sequence of str
-        Files, folders or globs; each is one camera.
+        Files, folders or globs; each is one camera. What `open_inputs` made of them does, too.
     out : Path
         Created where it does not exist.
     settings : RunSettings, optional
@@ -102,6 +106,10 @@ def run(
     keep : bool
         Return the reconstructions too.
     reporter : Reporter, optional
+    tracked : TrackingResult, optional
+        What was tracked already: the inputs' frames are not looked at.
+    notes : dict, optional
+        More groups of the manifest.
 
     Returns
     -------
@@ -122,21 +130,44 @@ def run(
         raise InputError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
     out = Path(out)
     media = open_inputs(list(inputs))
-    model = _load_model(settings.model)
     warnings: list[str] = []
+    model, refiner, ledger = load_parts(settings, warnings, permissive_only)
+    prepare_folder(out)
+    job = _Job(out, settings, media, model, refiner, ledger, warnings, reporter, resume)
+    job.tracked, job.notes = tracked, notes or {}
+    try:
+        return job.run(until, keep)
+    except KeyboardInterrupt:
+        job.write_manifest("interrupted")
+        raise
+
+
+def load_parts(
+    settings: RunSettings, warnings: list[str], permissive_only: bool = False
+) -> tuple[FaceModel, Refiner | None, list[licences.LedgerEntry]]:
+    """Face model, refiner and the licences of both: what can be wrong before any work is done.
+
+    Parameters
+    ----------
+    settings : RunSettings
+    warnings : list of str
+        Gets a line for what is missing and can be done without.
+    permissive_only : bool
+        Refuse models and weights whose licence restricts their use.
+
+    Raises
+    ------
+    Recon3DError
+        If something asked for cannot be had.
+    """
+    model = _load_model(settings.model)
     refiner = _optional_refiner(settings, warnings)
     ledger = _ledger(model, settings)
     if refiner is not None:
         ledger.append(refiner.licence)
     if permissive_only:
         licences.require_permissive(ledger)
-    _prepare_folder(out)
-    job = _Job(out, settings, media, model, refiner, ledger, warnings, reporter, resume)
-    try:
-        return job.run(until, keep)
-    except KeyboardInterrupt:
-        job.write_manifest("interrupted")
-        raise
+    return model, refiner, ledger
 
 
 class _Job:
@@ -156,15 +187,20 @@ class _Job:
         self.dropped: list[dict] = []
         self.warnings: list[str] = warnings
         self.n_frames = 0
+        self.tracked: TrackingResult | None = None
+        self.notes: dict = {}
         self.started = datetime.now(UTC)
         self.state = out / ".state"
-        self.embedder = _optional_embedder(self.warnings)
+        self.embedder = optional_embedder(self.warnings)
         if self.embedder is not None:
             self.ledger.append(licences.DLIB)
 
     # ---------------------------------------------------------------- the order of things
     def run(self, until: str | None, keep: bool) -> RunResult:
-        result = self._stage("tracking", None, self._fingerprint("tracking"), self._track)
+        if self.tracked is not None:
+            result = _kept_of(self.tracked, [])
+        else:
+            result = self._stage("tracking", None, self._fingerprint("tracking"), self._track)
         tracks, self.dropped, self.n_frames, warnings = result
         self.warnings += [w for w in warnings if w not in self.warnings]
         if not tracks:
@@ -303,8 +339,7 @@ class _Job:
             progress=lambda done, _=None: move(done, total),
             embedder=self.embedder,
         )
-        dropped = [dict(d) for d in result.dropped]
-        return tuple(result.tracks), dropped, int(result.n_frames), warnings
+        return _kept_of(result, warnings)
 
     def _stage(self, name: str, track: int | None, key: str, work: Callable, suffix: str = ""):
         path = self.state / (name + ("" if track is None else f"_{track:03d}") + ".npz")
@@ -337,6 +372,7 @@ class _Job:
             "inputs": [m.sha256 for m in self.media],
             "model": None if stage == "tracking" else _model_digest(self.model),
             "embedder": self.embedder is not None,
+            "tracked": self.tracked is not None,
             "settings": {k: chosen[k] for k in kept if k in chosen},
         }
         corrector = _load_corrector(self.settings)
@@ -349,6 +385,7 @@ class _Job:
     # ---------------------------------------------------------------- what is written
     def write_manifest(self, status: str) -> dict:
         from recon3d.exporting import NOTICE, write_json
+        from recon3d.media import shown_path
 
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -357,7 +394,7 @@ class _Job:
             "notice": NOTICE,
             "inputs": [
                 {
-                    "path": str(m.path),
+                    "path": shown_path(str(m.path)),
                     "kind": m.kind,
                     "sha256": m.sha256,
                     "frames": m.n_frames,
@@ -375,6 +412,7 @@ class _Job:
             "dropped": self.dropped,
             "warnings": self.warnings,
             "licences": [entry.as_dict() for entry in self.ledger],
+            **self.notes,
         }
         write_json(self.out / "manifest.json", manifest)
         return manifest
@@ -446,6 +484,12 @@ def _round(value, digits: int = 4) -> float:
     return round(float(value), digits)
 
 
+def _kept_of(result: TrackingResult, warnings: list[str]) -> tuple:
+    """What is kept of tracking: tracks, dropped frames by reason, frames looked at, warnings."""
+    dropped = [dict(d) for d in result.dropped]
+    return tuple(result.tracks), dropped, int(result.n_frames), warnings
+
+
 def _folder(track: FaceTrack) -> str:
     return f"track_{track.id:03d}"
 
@@ -503,7 +547,7 @@ def _ledger(model: FaceModel, settings: RunSettings) -> list[licences.LedgerEntr
     return entries
 
 
-def _optional_embedder(warnings: list[str]):
+def optional_embedder(warnings: list[str]):
     from recon3d.recognition import load_embedder
 
     try:
@@ -602,7 +646,7 @@ def _device(settings: RunSettings) -> str:
     return "cpu"
 
 
-def _prepare_folder(out: Path) -> None:
+def prepare_folder(out: Path) -> None:
     """Create the output folder and see that it can be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)

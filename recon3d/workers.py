@@ -71,8 +71,8 @@ def leave_with_parent() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _begin_work(source: Source) -> None:
-    leave_with_parent()
+def one_thread() -> None:
+    """Let the libraries use one thread in this process."""
     import cv2
     import torch
 
@@ -81,6 +81,11 @@ def _begin_work(source: Source) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     set_num_threads(1)
+
+
+def _begin_work(source: Source) -> None:
+    leave_with_parent()
+    one_thread()
     _OWN["source"] = source.open()
 
 

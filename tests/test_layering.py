@@ -26,6 +26,7 @@ ORDER = (
     "exporting",
     "viewing",
     "pipeline",
+    "live",
     "cli",
 )
 

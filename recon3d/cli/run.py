@@ -112,7 +112,13 @@ def execute(
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-    manifest = result.manifest
+    say_result(result.manifest, out, as_json)
+
+
+def say_result(manifest: dict, out: Path, as_json: bool) -> None:
+    """What was found and where it lies, for people or for programs."""
+    import json
+
     if as_json:
         typer.echo(
             json.dumps(

@@ -9,7 +9,7 @@ from recon3d.exporting.records import yaw_bin
 from recon3d.tracking import eyes_open
 from recon3d.types import N_LANDMARKS, FaceObservation, FaceTrack
 
-_CONTOURS = (
+CONTOURS = (
     # lips, eyes, brows and the outline of MediaPipe's mesh
     (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185, 61),
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246, 33),
@@ -74,7 +74,7 @@ def draw_landmarks(view: FaceObservation) -> np.ndarray:
     points = (view.landmarks - np.asarray(patch.origin)) * scale - 0.5
     shift = 4  # sub-pixel drawing: 4 binary places
     fixed = np.round(points * (1 << shift)).astype(np.int32)
-    for contour in _CONTOURS:
+    for contour in CONTOURS:
         cv2.polylines(canvas, [fixed[list(contour)]], False, (80, 220, 255), 1, cv2.LINE_AA, shift)
     values, vectors = np.linalg.eigh(view.covariance)
     radius = np.sqrt(np.maximum(values, 0)) * scale

@@ -1,0 +1,93 @@
+"""`recon3d live`: a camera or stream, watched as it comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def live(
+    source: str = typer.Argument(
+        ...,
+        metavar="SOURCE",
+        help="Address (rtsp://..., http://...), camera (/dev/video0), or a video that stands for "
+        "one.",
+    ),
+    out: Path = typer.Option(..., "--out", "-o", help="Folder for the results."),
+    seconds: float = typer.Option(
+        None, min=0.1, help="Watch for so long; until it ends or Ctrl-C without."
+    ),
+    every: float = typer.Option(
+        20.0, min=0.0, help="Seconds between reconstructions while watching, at least; 0: none."
+    ),
+    config: str = typer.Option(
+        None, help="A YAML file, or a shipped one: default, cctv, fast, studio."
+    ),
+    assignments: list[str] = typer.Option(
+        None, "--set", metavar="KEY=VALUE", help="One setting, such as tracking.max_views=32."
+    ),
+    model: str = typer.Option(None, help="Face model: a name or a path."),
+    device: str = typer.Option(None, help="auto, cpu or cuda."),
+    refine: bool = typer.Option(None, "--refine/--no-refine", help="Use the refiner."),
+    max_tracks: int = typer.Option(None, help="At most this many people."),
+    permissive_only: bool = typer.Option(
+        False, "--permissive-only", help="Refuse models whose licence restricts their use."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more."),
+    log_file: Path = typer.Option(None, help="Write a detailed log there."),
+) -> None:
+    """Watch a stream: faces followed in real time, results kept up to date, Ctrl-C finishes."""
+    import json
+    import signal
+
+    from recon3d.cli.run import say_result
+    from recon3d.errors import NoFaceError, Recon3DError
+    from recon3d.live import LiveSession
+    from recon3d.progress import Reporter, configure_logging
+    from recon3d.settings import load_settings
+
+    configure_logging(verbose, log_file)
+    settings = load_settings(
+        config,
+        assignments,
+        model=model,
+        device=device,
+        refine=refine,
+        max_tracks=max_tracks,
+    )
+    reporter = Reporter()
+    session = LiveSession(
+        source,
+        out,
+        settings,
+        seconds=seconds,
+        every_s=every,
+        permissive_only=permissive_only,
+        reporter=reporter,
+    )
+
+    def stop(_signal, _frame):
+        # The first time the watching ends and the job is finished; the second time all of it.
+        if session.stopped:
+            raise KeyboardInterrupt
+        session.stop()
+
+    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        reporter.line(f"watching; look at {out / 'live.html'}; Ctrl-C ends it and finishes the job")
+        result = session.run()
+    except NoFaceError as error:
+        if as_json:
+            typer.echo(json.dumps({"status": "no face", "out": str(out), "reason": str(error)}))
+        raise
+    except Recon3DError:
+        raise
+    except Exception as error:
+        error.recon3d_out = str(out)
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    say_result(result.manifest, out, as_json)
