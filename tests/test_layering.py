@@ -27,6 +27,7 @@ ORDER = (
     "viewing",
     "pipeline",
     "live",
+    "comparing",
     "cli",
 )
 

@@ -15,9 +15,11 @@ import pytest
 
 from recon3d.assets import asset_path
 from recon3d.cli.main import main
+from recon3d.comparing import people_of
 from recon3d.errors import InputError, NoFaceError
 from recon3d.live import Due, LiveFigures, LiveSession, Updates
 from recon3d.media import VideoWriter, iterate_frames, open_inputs, shown_path, write_png
+from recon3d.recognition import EMBEDDERS, load_embedder
 from recon3d.settings import load_settings
 from recon3d.tracking import FaceTracker, track_faces
 
@@ -125,11 +127,17 @@ def test_a_session_until_it_is_stopped(clip, settings, tmp_path):
             return Reporter(quiet=True).stage(name)
 
     session = LiveSession(clip, tmp_path, settings, every_s=0, reporter=Reporter())
-    threading.Timer(1.2, session.stop).start()
+
+    def stop_when_some_were_seen():
+        while session.figures.frames < 12 and not session.stopped:
+            time.sleep(0.01)
+        session.stop()
+
+    threading.Thread(target=stop_when_some_were_seen, daemon=True).start()
     result = session.run()
     live = result.manifest["live"]
     assert result.manifest["status"] == "done" and session.stopped
-    assert 5 <= live["frames_looked_at"] <= live["frames_received"] < 90
+    assert 12 <= live["frames_looked_at"] <= live["frames_received"] < 90
     assert live["frames_left_out"] <= live["frames_received"] - live["frames_looked_at"]
     assert live["updates"] == 0 and 0 < live["delay_ms_median"] <= live["delay_ms_95"]
     (track,) = result.manifest["tracks"]
@@ -139,6 +147,13 @@ def test_a_session_until_it_is_stopped(clip, settings, tmp_path):
     page = (tmp_path / "live.html").read_text()
     assert "track_000/frontal.png" in page and "not a photograph" in page
     assert any("frames/s" in line for line in said)
+    if not EMBEDDERS["dlib"].detect():
+        # What was written is the person who was filmed.
+        embedder = load_embedder()
+        (written,) = people_of(str(tmp_path), embedder).values()
+        (filmed,) = people_of(str(clip), embedder, settings.tracking).values()
+        assert written.fused and written.frames and not filmed.fused
+        assert written.distance(filmed) < 0.35
 
 
 def test_nobody_comes_by(tmp_path, settings):

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from recon3d.cli import bench, demo, doctor, enhance, live, model, run, train, view
+from recon3d.cli import bench, compare, demo, doctor, enhance, live, model, run, train, view
 
 # The libraries below print start-up chatter of their own on standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
+app.command("compare")(compare.compare)
 app.command("live")(live.live)
 app.command("view")(view.view)
 app.command("enhance")(enhance.enhance)

@@ -1,4 +1,4 @@
-"""Face embeddings and verification."""
+"""Face embeddings, verification, and galleries of people."""
 
 from recon3d.recognition.embedders import (
     EMBEDDERS,
@@ -8,12 +8,22 @@ from recon3d.recognition.embedders import (
     load_embedder,
     verify,
 )
+from recon3d.recognition.templates import (
+    FaceTemplate,
+    Gallery,
+    make_template,
+    track_template,
+)
 
 __all__ = [
     "EMBEDDERS",
     "VERIFY_THRESHOLD",
     "FaceEmbedder",
+    "FaceTemplate",
+    "Gallery",
     "distance",
     "load_embedder",
+    "make_template",
+    "track_template",
     "verify",
 ]

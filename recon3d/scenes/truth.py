@@ -145,16 +145,18 @@ def _face_mesh():
     """MediaPipe's face mesh for single pictures, made once: it takes a while."""
     global _MESH
     if _MESH is None:
-        import os
+        from recon3d.tracking.quiet import quiet_native_logs
 
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.environ.setdefault("GLOG_minloglevel", "3")
-        import mediapipe
+        with quiet_native_logs():
+            import mediapipe
 
-        _MESH = mediapipe.solutions.face_mesh.FaceMesh(
-            static_image_mode=True,
-            refine_landmarks=True,
-            max_num_faces=1,
-            min_detection_confidence=0.3,
-        )
+            made = mediapipe.solutions.face_mesh.FaceMesh(
+                static_image_mode=True,
+                refine_landmarks=True,
+                max_num_faces=1,
+                min_detection_confidence=0.3,
+            )
+            # The last of the chatter comes with the first picture.
+            made.process(np.full((64, 64, 3), 128, np.uint8))
+        _MESH = made
     return _MESH
