@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -89,7 +88,6 @@ def result_template(folder: Path, embedder: FaceEmbedder) -> FaceTemplate:
     try:
         with np.load(folder / "fit.npz", allow_pickle=False) as archive:
             fit = {k: archive[k] for k in ("landmarks", "patch_origin", "frame_index", "source")}
-        json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except Exception as error:
         raise InputError(f"{folder} is not a complete result: {error}; run it again") from None
     at = {

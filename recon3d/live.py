@@ -10,6 +10,7 @@ does it once more with everything that was seen.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections import deque
@@ -322,8 +323,9 @@ def _keep_up_to_date(pipe, media: MediaInput, out: Path, settings: RunSettings, 
 
     from recon3d.workers import leave_with_parent, one_thread
 
-    # Ctrl-C is for the process that watches.
+    # Ctrl-C is for the process that watches; told to end, this one tidies up first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     leave_with_parent()
     os.nice(10)
     one_thread()

@@ -71,7 +71,7 @@ def live(
     def stop(_signal, _frame):
         # The first time the watching ends and the job is finished; the second time all of it.
         if session.stopped:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("every file that is there is whole")
         session.stop()
 
     previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}

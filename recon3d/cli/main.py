@@ -62,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # Typer raises its usage errors only when told not to end the process itself.
         status = app(args=arguments, standalone_mode=False)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what is finished is valid, --resume goes on from it\n")
+    except KeyboardInterrupt as stop:
+        why = str(stop) or "what is finished is valid, --resume goes on from it"
+        sys.stderr.write(f"interrupted; {why}\n")
         status = 130
     except Exception as error:
         status = _status_of(error)
