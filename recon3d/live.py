@@ -159,7 +159,7 @@ class LiveSession:
                 if updates is not None:
                     self.figures.updates = updates.finished
                     updates.close()
-            with self.reporter.stage("looking again") as _:
+            with self.reporter.stage("looking again"):
                 found = tracker.result()
         return pipeline.run(
             [self.media],
@@ -193,19 +193,20 @@ class LiveSession:
         return Updates(self.media, self.out, self.settings, self.permissive_only)
 
     def _watch(self, tracker: FaceTracker, updates: Updates | None) -> None:
-        due = Due(PICTURE_EVERY_S), Due(LINE_EVERY_S), Due(self.every_s, at_once=False)
+        picture, line = Due(PICTURE_EVERY_S), Due(LINE_EVERY_S)
+        update = Due(self.every_s, at_once=False)
         for frame in self.frames:
             faces = tracker.step(frame)
             self.figures.count(self.frames.delay())
-            if due[0]():
+            if picture():
                 self._draw(frame, faces)
-            if due[1]():
+            if line():
                 self.reporter.line(f"{self.figures.seconds:.0f} s: {self._line(faces)}")
             if updates is None:
                 continue
             for text in updates.news():
                 self.reporter.line(text)
-            if updates.idle and due[2]():
+            if updates.idle and update():
                 updates.begin(tracker.state())
 
     def _line(self, faces: list[SeenFace]) -> str:

@@ -39,29 +39,26 @@ def live(
     log_file: Path = typer.Option(None, help="Write a detailed log there."),
 ) -> None:
     """Watch a stream: faces followed in real time, results kept up to date, Ctrl-C finishes."""
-    import json
     import signal
 
-    from recon3d.cli.run import say_result
-    from recon3d.errors import NoFaceError, Recon3DError
+    from recon3d.cli.run import finish, handling
     from recon3d.live import LiveSession
     from recon3d.progress import Reporter, configure_logging
     from recon3d.settings import load_settings
 
     configure_logging(verbose, log_file)
-    settings = load_settings(
-        config,
-        assignments,
-        model=model,
-        device=device,
-        refine=refine,
-        max_tracks=max_tracks,
-    )
     reporter = Reporter()
     session = LiveSession(
         source,
         out,
-        settings,
+        load_settings(
+            config,
+            assignments,
+            model=model,
+            device=device,
+            refine=refine,
+            max_tracks=max_tracks,
+        ),
         seconds=seconds,
         every_s=every,
         permissive_only=permissive_only,
@@ -74,20 +71,6 @@ def live(
             raise KeyboardInterrupt("every file that is there is whole")
         session.stop()
 
-    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        reporter.line(f"watching; look at {out / 'live.html'}; Ctrl-C ends it and finishes the job")
-        result = session.run()
-    except NoFaceError as error:
-        if as_json:
-            typer.echo(json.dumps({"status": "no face", "out": str(out), "reason": str(error)}))
-        raise
-    except Recon3DError:
-        raise
-    except Exception as error:
-        error.recon3d_out = str(out)
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    say_result(result.manifest, out, as_json)
+    reporter.line(f"watching; look at {out / 'live.html'}; Ctrl-C ends it and finishes the job")
+    with handling({signal.SIGINT: stop, signal.SIGTERM: stop}):
+        finish(session.run, out, as_json)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from recon3d.pipeline import RunResult
 
 
 def run(
@@ -78,11 +84,9 @@ def execute(
     log_file: Path | None = None,
 ) -> None:
     """Run the pipeline with a terminal's manners; shared by `run` and `demo`."""
-    import json
     import signal
 
     from recon3d import pipeline
-    from recon3d.errors import NoFaceError, Recon3DError
     from recon3d.progress import Reporter, configure_logging
 
     configure_logging(verbose, log_file)
@@ -90,9 +94,8 @@ def execute(
     def stop(_signal, _frame):
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        result = pipeline.run(
+    def work():
+        return pipeline.run(
             inputs,
             out,
             settings,
@@ -101,6 +104,32 @@ def execute(
             permissive_only=permissive_only,
             reporter=Reporter(),
         )
+
+    with handling({signal.SIGTERM: stop}):
+        finish(work, out, as_json)
+
+
+@contextmanager
+def handling(handlers: dict) -> Iterator[None]:
+    """Have signals handled inside the block, and as before after it."""
+    import signal
+
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finish(work: Callable[[], RunResult], out: Path, as_json: bool) -> None:
+    """Do a job and say what came of it, also where nothing did."""
+    import json
+
+    from recon3d.errors import NoFaceError, Recon3DError
+
+    try:
+        result = work()
     except NoFaceError as error:
         if as_json:
             typer.echo(json.dumps({"status": "no face", "out": str(out), "reason": str(error)}))
@@ -110,8 +139,6 @@ def execute(
     except Exception as error:
         error.recon3d_out = str(out)
         raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     say_result(result.manifest, out, as_json)
 
 
