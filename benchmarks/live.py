@@ -125,7 +125,8 @@ def page(rows, load: float, a) -> str:
             f"A camera of {FPS} frames a second, watched for {a.seconds:g} s each "
             "([live streams](live.md)). Left out: share of its frames that nobody had time for. "
             "Behind: from a frame's coming to its faces' being known. Updates: reconstructions "
-            "that were finished while watching.",
+            "that were finished while watching; one takes longer than ten seconds, so that a short "
+            "run shows what they cost and finishes none.",
             "```\npython benchmarks/live.py\n```",
             f"Machine: {machine()}; load of other work when it began {load:.1f}.",
             markdown_table(
