@@ -21,7 +21,7 @@ import numpy as np
 
 from recon3d import pipeline
 from recon3d.errors import NoFaceError, Recon3DError
-from recon3d.media import LiveFrames, MediaInput, open_inputs, shown_path
+from recon3d.media import LiveFrames, MediaInput, open_inputs
 from recon3d.progress import Reporter
 from recon3d.settings import RunSettings
 from recon3d.tracking import FaceTracker, SeenFace, TrackerState
@@ -147,7 +147,7 @@ class LiveSession:
         """
         from recon3d.viewing import write_live_page
 
-        write_live_page(self.out, shown_path(self.media.path), self.settings.max_tracks)
+        write_live_page(self.out, self.media.shown, self.settings.max_tracks)
         embedder = pipeline.optional_embedder([])
         with FaceTracker(self.settings.tracking, embedder=embedder) as tracker:
             # The first look at anything is slow: not while the stream waits.

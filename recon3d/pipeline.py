@@ -385,7 +385,6 @@ class _Job:
     # ---------------------------------------------------------------- what is written
     def write_manifest(self, status: str) -> dict:
         from recon3d.exporting import NOTICE, write_json
-        from recon3d.media import shown_path
 
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -394,7 +393,7 @@ class _Job:
             "notice": NOTICE,
             "inputs": [
                 {
-                    "path": shown_path(str(m.path)),
+                    "path": m.shown,
                     "kind": m.kind,
                     "sha256": m.sha256,
                     "frames": m.n_frames,

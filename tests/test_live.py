@@ -18,7 +18,14 @@ from recon3d.cli.main import main
 from recon3d.comparing import people_of
 from recon3d.errors import InputError, NoFaceError
 from recon3d.live import Due, LiveFigures, LiveSession, Updates
-from recon3d.media import VideoWriter, iterate_frames, open_inputs, shown_path, write_png
+from recon3d.media import (
+    MediaInput,
+    VideoWriter,
+    iterate_frames,
+    open_inputs,
+    shown_path,
+    write_png,
+)
 from recon3d.recognition import EMBEDDERS, load_embedder
 from recon3d.settings import load_settings
 from recon3d.tracking import FaceTracker, track_faces
@@ -181,8 +188,21 @@ def test_bad_calls_are_one_line(tmp_path, capsys, clip):
 
 
 def test_passwords_are_not_shown():
-    assert shown_path("rtsp://a:b@host:554/x") == "rtsp://a:***@host:554/x"
-    for plain in ("rtsp://host:554/x", "http://host/a@b", "/a:b@c/clip.mp4", "rtsp://a@host/x"):
+    for address, shown in (
+        ("rtsp://a:b@host:554/x", "rtsp://a:***@host:554/x"),
+        ("rtsp://a:b/c@d@host/x", "rtsp://a:***@host/x"),
+        (
+            "rtsp://host:554/user=a&password=b&channel=1",
+            "rtsp://host:554/user=a&password=***&channel=1",
+        ),
+        ("http://host/video.cgi?user=a&pwd=b", "http://host/video.cgi?user=a&pwd=***"),
+    ):
+        assert shown_path(address) == shown
+        nothing = MediaInput(address, "folder", "", 8, 8, None, 0, ())
+        with pytest.raises(InputError, match="nothing in it") as caught:
+            list(iterate_frames([nothing]))
+        assert shown in str(caught.value)
+    for plain in ("rtsp://host:554/x@y", "http://host/a@b", "/a:b@c/pwd=d.mp4", "rtsp://a@host/x"):
         assert shown_path(plain) == plain
 
 

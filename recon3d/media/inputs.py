@@ -23,6 +23,8 @@ class MediaInput:
     ----------
     path : str
         As given.
+    shown : str
+        The same, as it may be shown: without a password that an address carries.
     kind : str
         ``video``, ``image``, ``folder``, ``glob`` or ``stream``.
     sha256 : str
@@ -46,6 +48,10 @@ class MediaInput:
     fps: float | None
     n_frames: int | None
     files: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        return shown_path(self.path)
 
 
 def open_inputs(
@@ -77,6 +83,12 @@ def open_inputs(
     return inputs
 
 
+_LOGIN = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*://[^/@:]*):(?!\d{1,5}(?:[/?#]|$)).*@")
+"""A name and a password before a host; digits up to a slash are a port."""
+_SECRET = re.compile(r"(?i)((?:^|[/?&;_])(?:pass(?:word|wd|code)?|pwd|token|secret)=)[^&;#]*")
+"""What many cameras and recorders want among the words behind the host."""
+
+
 def shown_path(path: str) -> str:
     """A path or address as it may be shown: without the password that an address may carry.
 
@@ -84,8 +96,12 @@ def shown_path(path: str) -> str:
     --------
     >>> shown_path("rtsp://admin:secret@10.0.0.7/door")
     'rtsp://admin:***@10.0.0.7/door'
+    >>> shown_path("http://10.0.0.7/video?user=admin&pwd=secret&channel=1")
+    'http://10.0.0.7/video?user=admin&pwd=***&channel=1'
     """
-    return re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]*://[^/@:]*):[^/]*@", r"\1:***@", path)
+    if "://" not in path:
+        return path
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1:***@", path))
 
 
 def _open(path: str) -> MediaInput:

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from recon3d.errors import InputError
-from recon3d.media.inputs import MediaInput, shown_path
+from recon3d.media.inputs import MediaInput
 from recon3d.media.reading import PICTURE_RATE, frames_of
 from recon3d.types import Frame
 
@@ -62,8 +62,8 @@ class LiveFrames:
         on_warning: Callable[[str], None] | None = None,
     ):
         if media.kind not in ("stream", "video"):
-            raise InputError(f"{media.path}: neither a stream nor a video, so there is no clock")
-        self._media, self._name = media, shown_path(media.path)
+            raise InputError(f"{media.shown}: neither a stream nor a video, so there is no clock")
+        self._media, self._name = media, media.shown
         self._seconds = seconds
         self._waiting: deque[tuple[Frame, float]] = deque()
         self._capacity = max(1, waiting)

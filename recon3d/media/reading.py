@@ -191,7 +191,7 @@ def frames_of(media: MediaInput, source: int, on_warning) -> Iterator[Frame]:
             count += 1
             yield Frame(image, index, time, source, not pictures, *focal)
     if not count:
-        raise InputError(f"{media.path}: nothing in it could be decoded")
+        raise InputError(f"{media.shown}: nothing in it could be decoded")
 
 
 def _decode_pictures(

@@ -200,7 +200,7 @@ def _video(media, out: Path, settings: EnhanceSettings, progress) -> EnhanceRepo
                 if progress is not None:
                     progress(count, media.n_frames)
         if not count:
-            raise InputError(f"{media.path}: nothing in it could be decoded")
+            raise InputError(f"{media.shown}: nothing in it could be decoded")
         os.replace(temporary, out)
     except av.error.FFmpegError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from None
