@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from recon3d.cli.options import AsJson, Assignments, Config, Model
+
 
 def bench(
     data: Path = typer.Option(
@@ -22,16 +24,12 @@ def bench(
         None, "--out", "-o", help="Folder for the results (out/bench; out/matrix; out/quick)."
     ),
     cases: str = typer.Option(None, help="Only cases whose name contains one of these (commas)."),
-    config: str = typer.Option(
-        None, help="A YAML file, or a shipped one: default, cctv, fast, studio."
-    ),
-    assignments: list[str] = typer.Option(
-        None, "--set", metavar="KEY=VALUE", help="One setting, such as tracking.max_views=32."
-    ),
-    model: str = typer.Option(None, help="Face model: a name or a path."),
+    config: Config = None,
+    assignments: Assignments = None,
+    model: Model = None,
     fresh: bool = typer.Option(False, "--fresh", help="Run finished cases again."),
     score_only: bool = typer.Option(False, "--score-only", help="Score what lies in --out."),
-    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
+    as_json: AsJson = False,
 ) -> None:
     """Reconstruct clips whose truth is known, score them, print the table.
 

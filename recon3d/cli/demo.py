@@ -6,13 +6,15 @@ from pathlib import Path
 
 import typer
 
+from recon3d.cli.options import AsJson, LogFile, Resume, Verbose
+
 
 def demo(
     out: Path = typer.Option(Path("out/demo"), "--out", "-o", help="Folder for the results."),
-    resume: bool = typer.Option(False, "--resume", help="Go on from an earlier, unfinished run."),
-    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more."),
-    log_file: Path = typer.Option(None, help="Write a detailed log there."),
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Reconstruct the bundled CCTV-like clip, offline, and say where to look next."""
     from recon3d.assets import asset_path

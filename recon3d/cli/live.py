@@ -6,6 +6,19 @@ from pathlib import Path
 
 import typer
 
+from recon3d.cli.options import (
+    AsJson,
+    Assignments,
+    Config,
+    Device,
+    LogFile,
+    MaxTracks,
+    Model,
+    PermissiveOnly,
+    Refine,
+    Verbose,
+)
+
 
 def live(
     source: str = typer.Argument(
@@ -21,22 +34,16 @@ def live(
     every: float = typer.Option(
         20.0, min=0.0, help="Seconds between reconstructions while watching, at least; 0: none."
     ),
-    config: str = typer.Option(
-        None, help="A YAML file, or a shipped one: default, cctv, fast, studio."
-    ),
-    assignments: list[str] = typer.Option(
-        None, "--set", metavar="KEY=VALUE", help="One setting, such as tracking.max_views=32."
-    ),
-    model: str = typer.Option(None, help="Face model: a name or a path."),
-    device: str = typer.Option(None, help="auto, cpu or cuda."),
-    refine: bool = typer.Option(None, "--refine/--no-refine", help="Use the refiner."),
-    max_tracks: int = typer.Option(None, help="At most this many people."),
-    permissive_only: bool = typer.Option(
-        False, "--permissive-only", help="Refuse models whose licence restricts their use."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more."),
-    log_file: Path = typer.Option(None, help="Write a detailed log there."),
+    config: Config = None,
+    assignments: Assignments = None,
+    model: Model = None,
+    device: Device = None,
+    refine: Refine = None,
+    max_tracks: MaxTracks = None,
+    permissive_only: PermissiveOnly = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Watch a stream: faces followed in real time, results kept up to date, Ctrl-C finishes."""
     import signal

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from recon3d.cli.options import Device, GoOn, Photos, Seed, Threads
+
 app = typer.Typer(
     no_args_is_help=True,
     help="The morphable face models: what is installed, how to build, import or install one.",
@@ -89,14 +91,12 @@ def build(
 
 @app.command("calibrate")
 def calibrate(
-    photos: Path = typer.Option(
-        ..., help="Folder or tar of portraits; a metadata.csv beside them may name splits."
-    ),
+    photos: Photos,
     out: Path = typer.Option(..., "--out", "-o", help="Folder for lessons, checkpoint, weights."),
     clips: int = typer.Option(None, help="Clips to simulate, about."),
     steps: int = typer.Option(None, help="Steps of the optimiser."),
-    device: str = typer.Option(None, help="auto, cpu or cuda."),
-    seed: int = typer.Option(None, help="Of everything random."),
+    device: Device = None,
+    seed: Seed = None,
     assignments: list[str] = typer.Option(
         None, "--set", metavar="KEY=VALUE", help="One setting, such as batch=32."
     ),
@@ -110,8 +110,8 @@ def calibrate(
         None, "--also", help="Folder of another run whose training lessons are used too."
     ),
     lessons_only: bool = typer.Option(False, "--lessons-only", help="Simulate and stop."),
-    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
-    threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
+    resume: GoOn = False,
+    threads: Threads = None,
     workers: int = typer.Option(
         0, help="Processes that simulate; 0 takes the machine's cores, at most 8."
     ),

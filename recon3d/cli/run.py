@@ -9,6 +9,20 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from recon3d.cli.options import (
+    AsJson,
+    Assignments,
+    Config,
+    Device,
+    LogFile,
+    MaxTracks,
+    Model,
+    PermissiveOnly,
+    Refine,
+    Resume,
+    Verbose,
+)
+
 if TYPE_CHECKING:
     from recon3d.pipeline import RunResult
 
@@ -18,29 +32,23 @@ def run(
         ..., metavar="INPUT...", help="Videos, pictures, folders or globs; each is one camera."
     ),
     out: Path = typer.Option(..., "--out", "-o", help="Folder for the results."),
-    config: str = typer.Option(
-        None, help="A YAML file, or a shipped one: default, cctv, fast, studio."
-    ),
-    assignments: list[str] = typer.Option(
-        None, "--set", metavar="KEY=VALUE", help="One setting, such as tracking.max_views=32."
-    ),
-    model: str = typer.Option(None, help="Face model: a name or a path."),
-    device: str = typer.Option(None, help="auto, cpu or cuda."),
-    refine: bool = typer.Option(None, "--refine/--no-refine", help="Use the refiner."),
+    config: Config = None,
+    assignments: Assignments = None,
+    model: Model = None,
+    device: Device = None,
+    refine: Refine = None,
     refiner: str = typer.Option(
         None, help="A refiner of your own: .safetensors, .onnx, or .pth through spandrel."
     ),
-    max_tracks: int = typer.Option(None, help="At most this many people."),
+    max_tracks: MaxTracks = None,
     until: str = typer.Option(
         None, help="Stop after: tracking, fitting, texturing, frontal, refinement, exporting."
     ),
-    resume: bool = typer.Option(False, "--resume", help="Go on from an earlier, unfinished run."),
-    permissive_only: bool = typer.Option(
-        False, "--permissive-only", help="Refuse models whose licence restricts their use."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Machine-readable last line."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more."),
-    log_file: Path = typer.Option(None, help="Write a detailed log there."),
+    resume: Resume = False,
+    permissive_only: PermissiveOnly = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    log_file: LogFile = None,
 ) -> None:
     """Clips or pictures in; mesh, frontal view and evidence map out."""
     import json

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from recon3d.cli.options import Device, GoOn, Model, Photos, Seed, Threads
+
 app = typer.Typer(no_args_is_help=True, help="Train the refiner.")
 
 
@@ -17,19 +19,17 @@ def _group() -> None:
 
 @app.command("refiner")
 def refiner(
-    photos: Path = typer.Option(
-        ..., help="Folder or tar of portraits; a metadata.csv beside them may name splits."
-    ),
+    photos: Photos,
     out: Path = typer.Option(..., "--out", "-o", help="Folder for pairs, checkpoints, weights."),
     steps: int = typer.Option(None, help="Steps of the generator."),
     pairs: int = typer.Option(None, help="Training pairs to simulate, about."),
-    device: str = typer.Option(None, help="auto, cpu or cuda."),
-    seed: int = typer.Option(None, help="Of everything random."),
+    device: Device = None,
+    seed: Seed = None,
     batch: int = typer.Option(None, help="Crops in one step."),
     assignments: list[str] = typer.Option(
         None, "--set", metavar="KEY=VALUE", help="One training setting, such as crop=128."
     ),
-    model: str = typer.Option("recon3d", help="Face model: a name or a path."),
+    model: Model = "recon3d",
     heads: list[str] = typer.Option(
         None,
         help="Face models, names or paths, of which rendered heads are drawn for a share of the "
@@ -45,8 +45,8 @@ def refiner(
     start: Path = typer.Option(
         None, help="Weights of an earlier refiner to begin with; it may have fewer blocks."
     ),
-    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
-    threads: int = typer.Option(None, help="Threads of the CPU that torch may use."),
+    resume: GoOn = False,
+    threads: Threads = None,
     workers: int = typer.Option(
         0, help="Processes that simulate pairs; 0 takes the machine's cores, at most 8."
     ),
