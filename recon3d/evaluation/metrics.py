@@ -155,8 +155,56 @@ def picture_metrics(
     return out
 
 
+def pixel_placement(image: np.ndarray, truth: PictureTruth) -> tuple[float, np.ndarray] | None:
+    """PSNR of a frontal picture that is placed by its pixels and not by the eyes found in it.
+
+    Landmarkers find the eyes of soft faces some percent of their distance too high, more with some
+    people than with others, and PSNR falls by decibels with a picture that is as good. Here the
+    similarity is sought, from the eyes' on, that leaves the least error.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8 sRGB
+    truth : PictureTruth
+
+    Returns
+    -------
+    psnr : float, dB
+    M : (2, 3)
+        The similarity, from the picture to the truth, px.
+        None instead of both where no face is found.
+    """
+    from scipy.optimize import minimize
+
+    landmarks = portrait_landmarks(image)
+    if landmarks is None:
+        return None
+    start = eye_alignment(landmarks, truth.landmarks)
+    target, mask = truth.image.astype(np.float64), truth.mask
+    middle = np.argwhere(mask).mean(0)[::-1]
+
+    def moved(step: np.ndarray) -> np.ndarray:
+        change = np.array([[1 + step[0], -step[1]], [step[1], 1 + step[0]]])
+        shift = change @ (start[:, 2] - middle) + middle + step[2:]
+        return np.column_stack([change @ start[:, :2], shift])
+
+    def error(step: np.ndarray) -> float:
+        warped, _ = _aligned(image, landmarks, moved(step), mask.shape)
+        matched = _match_channels(warped.astype(np.float64), target, mask)
+        return float(((matched - target)[mask] ** 2).mean())
+
+    first = np.vstack([np.zeros(4), np.diag([0.02, 0.02, 4.0, 4.0])])
+    found = minimize(
+        error,
+        np.zeros(4),
+        method="Nelder-Mead",
+        options=dict(initial_simplex=first, maxiter=150, xatol=1e-3, fatol=0.05),
+    )
+    return float(10 * np.log10(255**2 / max(found.fun, 1e-9))), moved(found.x)
+
+
 def picture_error(
-    image: np.ndarray, truth: PictureTruth, maps: np.ndarray
+    image: np.ndarray, truth: PictureTruth, maps: np.ndarray, M: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Where a frontal picture is wrong, aligned and matched as `picture_metrics` does.
 
@@ -166,6 +214,8 @@ def picture_error(
     truth : PictureTruth
     maps : (H, W, C) float32
         Anything that lies on the picture's pixels, to be carried along.
+    M : (2, 3), optional
+        From the picture to the truth, px, such as `pixel_placement` gives; by the eyes without.
 
     Returns
     -------
@@ -177,7 +227,7 @@ def picture_error(
     landmarks = portrait_landmarks(image)
     if landmarks is None:
         return None
-    M = eye_alignment(landmarks, truth.landmarks)
+    M = eye_alignment(landmarks, truth.landmarks) if M is None else M
     warped, _ = _aligned(image, landmarks, M, truth.mask.shape)
     target = truth.image.astype(np.float64)
     matched = _match_channels(warped.astype(np.float64), target, truth.mask)

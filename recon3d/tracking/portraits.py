@@ -9,10 +9,12 @@ import numpy as np
 from recon3d.checks import check_shape
 from recon3d.types import N_LANDMARKS, FaceObservation
 
-_EYES = ((33, 133, 159, 145), (362, 263, 386, 374))
-"""Corners and lids of the two eyes, MediaPipe numbers."""
+_EYES = ((33, 133, 159, 145, 468), (362, 263, 386, 374, 473))
+"""Corners in the same order, lids and irises of the two eyes, MediaPipe numbers."""
 _OPEN, _CLOSED = 0.65, 0.4
 """Eyes open by this share of what a quarter of the frames exceed count as open, as closed."""
+_ASIDE = 0.1
+"""An iris so far from the middle of its eye, of the eye's width, looks aside: worth exp(-1)."""
 _LEAST = 0.1
 """What is left of a frame's worth when its eyes are closed: better than none where all are."""
 _TURN_DEG = 14.0
@@ -40,19 +42,75 @@ def eyes_open(landmarks: np.ndarray) -> np.ndarray:
     ShapeError
         If the array has another shape.
     """
+    opening = eye_opening(landmarks)
+    return open_worth(opening, usual_opening(opening))
+
+
+def eye_opening(landmarks: np.ndarray) -> np.ndarray:
+    """How far apart the lids are, relative to the width of the eye.
+
+    Parameters
+    ----------
+    landmarks : (N, 478, 2) float
+
+    Returns
+    -------
+    (N,) float64, of the eye that is less open
+
+    Raises
+    ------
+    ShapeError
+        If the array has another shape.
+    """
     check_shape(landmarks, "N 478 2", "landmarks")
     points = np.asarray(landmarks, np.float64)
     openings = []
-    for outer, inner, upper, lower in _EYES:
-        width = np.linalg.norm(points[:, outer] - points[:, inner], axis=1)
+    for first, last, upper, lower, _ in _EYES:
+        width = np.linalg.norm(points[:, first] - points[:, last], axis=1)
         gap = np.linalg.norm(points[:, upper] - points[:, lower], axis=1)
         openings.append(gap / np.maximum(width, 1e-6))
     # An eye turned away is narrow, which makes it look open: the other one tells.
-    opening = np.min(openings, axis=0)
-    if not len(opening):
-        return opening
-    share = opening / max(float(np.percentile(opening, 75)), 1e-6)
+    return np.min(openings, axis=0)
+
+
+def usual_opening(opening: np.ndarray) -> float:
+    """What a quarter of somebody's frames exceed, of `eye_opening`."""
+    return float(np.percentile(opening, 75)) if len(opening) else 0.0
+
+
+def open_worth(opening: np.ndarray, usual: float) -> np.ndarray:
+    """As `eyes_open`, of openings that are known already."""
+    share = np.asarray(opening) / max(usual, 1e-6)
     return _LEAST + (1 - _LEAST) * np.clip((share - _CLOSED) / (_OPEN - _CLOSED), 0, 1)
+
+
+def ahead_worth(landmarks: np.ndarray) -> np.ndarray:
+    """How nearly the irises stand in the middle between the corners of their eyes.
+
+    Parameters
+    ----------
+    landmarks : (N, 478, 2) float
+
+    Returns
+    -------
+    (N,) float64
+        1 where they do, falling to nothing where the eyes look aside of where the head looks.
+
+    Raises
+    ------
+    ShapeError
+        If the array has another shape.
+    """
+    check_shape(landmarks, "N 478 2", "landmarks")
+    points = np.asarray(landmarks, np.float64)
+    aside = []
+    for first, last, _, _, iris in _EYES:
+        across = points[:, last] - points[:, first]
+        away = points[:, iris] - (points[:, last] + points[:, first]) / 2
+        width = np.maximum(np.einsum("nc,nc->n", across, across), 1e-12)
+        aside.append(np.einsum("nc,nc->n", away, across) / width)
+    # Both eyes look the same way: what differs between them is the landmarks' own squint.
+    return np.exp(-((np.mean(aside, axis=0) / _ASIDE) ** 2))
 
 
 def portrait_worth(

@@ -623,7 +623,7 @@ class _Tracker:
         crispness = sharpness(frame.image, mesh.place)
         good = quality(mesh, crispness, self.settings)
         yaw, pitch, _ = (float(a) for a in mesh.angles)
-        if piece.reservoir.would_keep(good, yaw, pitch):
+        if piece.reservoir.would_keep(good, mesh, frame.source, frame.time):
             patch = cut_patch(frame, mesh, self.settings.view_margin)
             size = frame.image.shape[1], frame.image.shape[0]
             piece.reservoir.add(

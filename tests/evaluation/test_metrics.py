@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from recon3d.errors import BackendUnavailable
-from recon3d.evaluation.metrics import FaceDescriptor, picture_metrics, shape_metrics, ssim
+from recon3d.evaluation.metrics import (
+    FaceDescriptor,
+    picture_metrics,
+    pixel_placement,
+    shape_metrics,
+    ssim,
+)
 from recon3d.geometry import so3_exp
 from recon3d.scenes.truth import PictureTruth, eye_alignment, eye_centres, portrait_landmarks
 
@@ -96,7 +102,23 @@ def test_blur_costs_sharpness_and_a_mirror_costs_likeness(picture_truth, portrai
 
 
 def test_a_picture_without_a_face_has_no_score(picture_truth):
-    assert picture_metrics(np.full((200, 200, 3), 90, np.uint8), picture_truth) is None
+    nobody = np.full((200, 200, 3), 90, np.uint8)
+    assert picture_metrics(nobody, picture_truth) is None
+    assert pixel_placement(nobody, picture_truth) is None
+
+
+def test_pixels_place_a_soft_picture_better_than_its_eyes(picture_truth, portrait):
+    soft = cv2.GaussianBlur(portrait, (0, 0), 4)
+    M = cv2.getRotationMatrix2D((150, 150), 3.0, 1.2)
+    size = (360, 360)
+    moved = cv2.warpAffine(soft, M, size, flags=cv2.INTER_CUBIC, borderMode=1)
+    psnr, found = pixel_placement(moved, picture_truth)
+    assert psnr >= picture_metrics(moved, picture_truth)["psnr"]
+    # Where it lay: the way there and back moves nothing.
+    there = np.vstack([M, [0, 0, 1]])
+    true = eye_alignment(portrait_landmarks(portrait), picture_truth.landmarks)
+    corners = np.array([[80, 80, 1], [220, 80, 1], [150, 220, 1]], float)
+    np.testing.assert_allclose(corners @ (found @ there).T, corners @ true.T, atol=1.5)
 
 
 def test_transparent_and_grey_pictures_are_read(picture_truth, portrait):

@@ -217,7 +217,7 @@ def test_a_pattern_is_nobody_at_a_second_look(person, single):
     def somebody(patch, records):
         width = patch.shape[1]
         place = FacePlace(np.array([width / 2, width * 0.52]), 0.45 * width, 0.0)
-        mesh = SimpleNamespace(place=place, angles=np.zeros(3))
+        mesh = SimpleNamespace(place=place, angles=np.zeros(3), landmarks=np.zeros((478, 2)))
         reservoir = Reservoir(4)
         reservoir.add(
             Candidate(0, 0, 0.0, (width, width), mesh, 0.5, 0.5, ImagePatch(patch, (0, 0)))

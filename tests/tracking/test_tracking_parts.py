@@ -11,6 +11,7 @@ from recon3d.tracking.crops import FacePlace, cut_crop
 from recon3d.tracking.detection import tile_grid
 from recon3d.tracking.landmarks import heatmap_peaks
 from recon3d.tracking.observe import Mesh, stabilised_covariance
+from recon3d.tracking.portraits import ahead_worth, eyes_open
 from recon3d.tracking.pose import rough_pose
 from recon3d.tracking.topology import IBUG68, MIRROR, RIGID_INDEX, RIGID_POINTS
 from recon3d.tracking.tracker import _Record, film_like
@@ -152,9 +153,22 @@ def test_pictures_of_a_film_are_told_from_photos():
     assert not film_like([_record(0, 0.0), _record(1, 3.0), _record(2, 4.0)])
 
 
-def _candidate(index, yaw, quality):
-    mesh = Mesh(np.zeros((478, 2)), np.zeros(478), 0.02, np.array([yaw, 0.0, 0.0]), 0.0, 1.0, 0.5)
+def _mesh(yaw, opening=0.3, aside=0.0):
+    """Eyes 30 px wide, the lids so far apart and the irises so far aside, of that width."""
+    points = np.zeros((478, 2))
+    for corners, lids, iris, x in (
+        ((33, 133), (159, 145), 468, -30),
+        ((362, 263), (386, 374), 473, 30),
+    ):
+        points[corners, :] = [[x - 15, 0], [x + 15, 0]]
+        points[lids, :] = [[x, -15 * opening], [x, 15 * opening]]
+        points[iris] = [x + 30 * aside, 0]
+    return Mesh(points, np.zeros(478), 0.02, np.array([yaw, 0.0, 0.0]), 0.0, 1.0, 0.5)
+
+
+def _candidate(index, yaw, quality, **eyes):
     patch = ImagePatch(np.zeros((2, 2, 3), np.uint8), (0, 0))
+    mesh = _mesh(yaw, **eyes)
     return Candidate(index, 0, index / 25, (10, 10), mesh, quality, 0.5, patch)
 
 
@@ -165,7 +179,7 @@ def test_views_cover_yaw_and_prefer_quality():
         # Nearly always frontal; twice it turns away, badly seen.
         yaw = 48.0 if 700 <= index < 703 else -48.0 if 1500 <= index < 1503 else rng.normal(0, 3)
         quality = 0.2 if abs(yaw) > 40 else rng.uniform(0.3, 0.9)
-        if reservoir.would_keep(quality, yaw, 0.0):
+        if reservoir.would_keep(quality, _mesh(yaw), 0, index / 25):
             reservoir.add(_candidate(index, yaw, quality))
         assert len(reservoir.candidates) <= 24
     yaws = np.array([c.mesh.angles[0] for c in reservoir.candidates])
@@ -176,3 +190,34 @@ def test_views_cover_yaw_and_prefer_quality():
     assert np.ptp(times) > 40  # of 80 seconds
     spread = reservoir.spread(3)
     assert len({c.bin for c in spread}) == 3
+
+
+def test_frontal_views_are_kept_for_their_eyes():
+    rng = np.random.default_rng(0)
+    reservoir = Reservoir(12)
+    for index in range(1000):
+        # Every other look is aside, every fifth is a blink; one in ten is both open and ahead.
+        eyes = dict(
+            opening=0.05 if index % 5 == 0 else rng.uniform(0.25, 0.35),
+            aside=rng.normal(0, 0.01) if index % 10 == 3 else rng.choice([-0.15, 0.15]),
+        )
+        candidate = _candidate(index, rng.normal(0, 2), rng.uniform(0.5, 0.6), **eyes)
+        if reservoir.would_keep(candidate.quality, candidate.mesh, 0, candidate.time):
+            reservoir.add(candidate)
+    kept = {c.frame_index % 10 for c in reservoir.candidates}
+    assert kept == {3}
+    # A face that is turned is kept for other things.
+    turned = Reservoir(2)
+    for index, (quality, aside) in enumerate(((0.6, 0.2), (0.6, 0.2), (0.3, 0.0))):
+        turned.add(_candidate(10 * index, 45.0, quality, aside=aside))
+    assert [c.quality for c in turned.candidates] == [0.6, 0.6]
+
+
+def test_worth_of_eyes():
+    meshes = [_mesh(0.0), _mesh(0.0, opening=0.02), _mesh(0.0, aside=0.1), _mesh(0.0, aside=-0.1)]
+    points = np.stack([mesh.landmarks for mesh in meshes])
+    np.testing.assert_allclose(eyes_open(points), [1, 0.1, 1, 1])
+    np.testing.assert_allclose(ahead_worth(points), [1, 1, np.exp(-1), np.exp(-1)])
+    # Whatever the head leans by, and however large it is.
+    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+    np.testing.assert_allclose(ahead_worth(3 * points @ turn + 40), ahead_worth(points))
