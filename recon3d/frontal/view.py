@@ -22,7 +22,7 @@ from recon3d.frontal.levelling import level_turn
 from recon3d.frontal.pyramid import blend, broad_blur, push_pull
 from recon3d.frontal.settings import FrontalSettings
 from recon3d.frontal.surroundings import RIM, bring_surroundings, continued_depth
-from recon3d.frontal.tone import compress, neutral_gains
+from recon3d.frontal.tone import bright_luminance, compress, neutral_gains
 from recon3d.geometry import project, transform, vertex_normals
 from recon3d.rendering.native import rasterise_numpy
 from recon3d.types import Camera, FaceFit, FaceTexture, FaceTrack, FrontalView
@@ -117,7 +117,13 @@ def render_frontal(
         used = []
 
     skin = surface["colour"][(inside > 0.9) & (surface["plain"] > 0.5)]
-    gains = neutral_gains(skin, balance=settings.white_balance, exposure=settings.exposure)
+    views = (track.views[i] for i in texture.info.get("views", range(len(track.views))))
+    gains = neutral_gains(
+        skin,
+        bright=bright_luminance([v.patch.image for v in views if v.patch is not None]),
+        balance=settings.white_balance,
+        exposure=settings.exposure,
+    )
     raw = to_uint8(linear_to_srgb(compress((linear * gains).clip(0))))
     reference = raw
     if around is not None:

@@ -15,7 +15,7 @@ from recon3d.frontal.camera import EYES, LEFT_LID, RIGHT_LID, landmark_points
 from recon3d.frontal.deviation import determined_share, predicted_deviation
 from recon3d.frontal.pyramid import blend, push_pull
 from recon3d.frontal.surroundings import bring_surroundings
-from recon3d.frontal.tone import compress, neutral_gains
+from recon3d.frontal.tone import LUMINANCE, bright_luminance, compress, neutral_gains
 from recon3d.frontal.view import _draw, _face_mask, _pixels, _sources
 from recon3d.geometry import head_angles, project, so3_exp
 from recon3d.texturing import TexturingSettings, fuse_texture
@@ -198,6 +198,31 @@ def test_gains_neutralise_a_warm_dark_face():
     assert (after < 0.4 * before).all()
     assert 0.5 < mended[1] / plain[1] < 1.2
     assert np.array_equal(neutral_gains(np.zeros((0, 3))), np.ones(3))
+
+
+def test_skin_keeps_its_own_brightness_in_good_light():
+    def level(luminance, bright, **settings):
+        skin = np.full((50, 3), luminance)
+        gains = neutral_gains(skin, bright=bright, balance=0, **settings)
+        return float(np.median(skin * gains, 0) @ LUMINANCE)
+
+    dark, usual, fair = (level(x, 0.5) for x in (0.06, 0.27, 0.5))
+    assert 0.1 <= dark < 0.16 and usual == pytest.approx(0.27) and 0.33 < fair < 0.5
+    # In a dark picture the light is to blame; a window in the picture says nothing of a face.
+    assert level(0.06, 0.06) > 1.6 * dark
+    assert level(0.06, 1.0) == pytest.approx(dark)
+    assert level(0.001, 0.6) == pytest.approx(0.1)
+    assert level(0.06, 0.05, exposure=0.0) == pytest.approx(0.06)
+    levels = [level(x, 0.4) for x in np.geomspace(0.02, 0.9, 20)]
+    assert (np.diff(levels) >= -1e-9).all()
+
+
+def test_bright_luminance_is_that_of_the_usual_picture():
+    half = np.zeros((40, 40, 3), np.uint8)
+    half[:, 10:] = 188
+    white = np.full((20, 20, 3), 255, np.uint8)
+    assert bright_luminance([half, half, white]) == pytest.approx(0.5, abs=0.01)
+    assert bright_luminance([]) is None
 
 
 def test_compress_keeps_the_dark_and_stays_below_one():
