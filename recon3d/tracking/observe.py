@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -60,7 +61,7 @@ class Mesh:
     scale: float
     brightness: float
 
-    @property
+    @cached_property
     def box(self) -> np.ndarray:
         """(4,) x0, y0, x1, y1."""
         points = self.landmarks[:468]
@@ -72,7 +73,7 @@ class Mesh:
         box = self.box
         return float(box[2] - box[0])
 
-    @property
+    @cached_property
     def place(self) -> FacePlace:
         """Where it is: from the head's size and turn, so that it does not breathe with them."""
         points = self.landmarks[:468]
