@@ -50,7 +50,11 @@ class FrontalSettings(BaseModel):
         1.0, ge=0, le=1, description="How much of the estimated colour of the light is taken out."
     )
     exposure: float = Field(
-        1.0, ge=0, le=1, description="How far the face is brought to normal brightness."
+        1.0,
+        ge=0,
+        le=1,
+        description="How far light that the frames lack, or have too much of, is made up for; dark "
+        "skin in good light stays dark.",
     )
     error_coefficients: tuple[float, ...] = Field(
         (1.51, 0.318, 0.0863, 0.268, 0.243, 0.984, 0.211, 0.0272, 0.101, 0.129),
